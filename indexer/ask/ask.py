@@ -1,0 +1,172 @@
+"""Ask: a question in, a ranking out.
+
+    example -> query vector at all checkpoints -> search with q and -q -> refine from stored vectors -> Ranking
+
+The search proposes candidates in float32; their stored vectors then give the score as the sum of its parts by
+checkpoint, in float64, and the order.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indexer.ask.opening import OpenIndex, open_index
+from indexer.ask.ranking import GivenExample, Hit, QueryFacts, Question, Ranking
+from indexer.errors import QuestionError, TaskMismatchError, UnsupportedExplainError
+from indexer.index.search.flat import Candidates
+from indexer.task import Task, content_hash, read_rows
+
+
+class Ask:
+    """An open index that answers. Not thread-safe: one thread at a time.
+
+    >>> from indexer import Ask, KnownExample, Question, load_task           # doctest: +SKIP
+    >>> ask = Ask.open("indexes/mnist", load_task("indexer.recipes.mnist:task"))  # doctest: +SKIP
+    >>> ask.query(Question(KnownExample("test", "17"))).proponents[0].id     # doctest: +SKIP
+    """
+
+    def __init__(self, task: Task, index: OpenIndex) -> None:
+        self.task = task
+        self.index = index
+
+    @classmethod
+    def open(cls, folder: str | Path, task: Task) -> "Ask":
+        """Open and verify the index in a folder."""
+        return cls(task, open_index(Path(folder), task))
+
+    def close(self) -> None:
+        """Release the files."""
+        self.index.examples.close()
+
+    def query(self, question: Question) -> Ranking:
+        """Answer one question.
+
+        Raises:
+            QuestionError: it cannot be answered as asked.
+        """
+        clock = _Clock()
+        self._check(question)
+        inputs = self._input(question)[None]
+        clock.lap("decode")
+        facts, target = self._facts(question, inputs)
+        vectors, _ = self.index.method.query_vectors((inputs, target[None]))
+        query = vectors.float().numpy()
+        clock.lap("gradients")
+        [candidates] = self.index.search.search(query, min(question.k, len(self.index.store)))
+        clock.lap("search")
+        proponents, opponents = self._hits(query[0], candidates, question.k)
+        clock.lap("fetch")
+        version = self.index.version
+        return Ranking(
+            index=version.name,
+            version=version.version,
+            fingerprint=version.fingerprint,
+            method=version.manifest.method.name,
+            explain=question.explain,
+            exact=self.index.method.exact_vectors,
+            exhaustive=True,
+            query=facts,
+            proponents=proponents,
+            opponents=opponents,
+            milliseconds=clock.finish(),
+        )
+
+    def _check(self, question: Question) -> None:
+        if question.k < 1:
+            raise QuestionError(f"k = {question.k}: expected at least 1")
+        if question.explain not in self.index.method.explains:
+            known = ", ".join(map(repr, sorted(self.index.method.explains)))
+            raise UnsupportedExplainError(f"this index explains {known}; found {question.explain!r}")
+
+    def _input(self, question: Question) -> Tensor:
+        """Read the input; one from the task's data must still be what the index was built with.
+
+        Raises:
+            TaskMismatchError: it is not.
+        """
+        example = question.example
+        if isinstance(example, GivenExample):
+            return self.task.codec.decode(example.payload)
+        stored = self.index.examples.find(example.split, example.id)
+        examples = self.task.split(example.split)
+        row = int(example.id)
+        if examples is None or row >= len(examples):
+            raise TaskMismatchError(f"the task has no example {example.id!r} in split {example.split!r} any more")
+        inputs, targets = read_rows(examples, [row])
+        if content_hash(inputs[0], targets[0]) != stored.content:
+            raise TaskMismatchError(
+                f"example {example.id!r} of split {example.split!r} is not what it was when the index was built; "
+                "serve it with the data that it was built with"
+            )
+        return inputs[0]
+
+    def _facts(self, question: Question, inputs: Tensor) -> tuple[QueryFacts, Tensor]:
+        """Return what the last checkpoint says, and the target whose loss is explained.
+
+        Raises:
+            QuestionError: a label for a regression, or a target for a classification.
+        """
+        outputs = self.index.model.outputs(len(self.index.model) - 1, inputs)
+        labels = self.task.labels
+        if labels is None:
+            if question.target is None or question.label is not None:
+                raise QuestionError("this index is of a regression: expected a target and no label")
+            target = torch.tensor(question.target)
+            predicted, probabilities = None, {}
+        else:
+            if question.target is not None:
+                raise QuestionError("this index is of a classification: expected a label, found a target")
+            shares = outputs[0].softmax(-1)
+            predicted = labels[int(shares.argmax())]
+            probabilities = dict(zip(labels, shares.tolist(), strict=True))
+            target = self.task.target_of(predicted if question.label is None else question.label)
+        given = question.label is not None or question.target is not None
+        loss = self.task.loss(outputs, target[None])[0].item()
+        source = "given" if given else "predicted"
+        return QueryFacts(self.task.label_of(target), source, predicted, probabilities, loss), target
+
+    def _hits(self, query: np.ndarray, candidates: Candidates, k: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
+        return self._ranked(query, candidates.proponents, k, sign=-1), self._ranked(
+            query, candidates.opponents, k, sign=1
+        )
+
+    def _ranked(self, query: np.ndarray, positions: Sequence[int], k: int, sign: int) -> tuple[Hit, ...]:
+        """Score the candidates from their stored vectors, and keep the best k; sign 1 sorts upwards."""
+        vectors = self.index.store.rows(positions).astype(np.float64)
+        slices = [slice(part.start, part.stop) for part in self.index.method.parts]
+        parts = np.stack([vectors[:, s] @ query[s].astype(np.float64) for s in slices], axis=1)
+        scores = parts.sum(axis=1)
+        examples = self.index.examples.at(positions)
+        order = sorted(range(len(positions)), key=lambda i: (sign * scores[i], examples[i].split, examples[i].id))
+        return tuple(
+            Hit(
+                rank=rank,
+                split=examples[i].split,
+                id=examples[i].id,
+                label=examples[i].label,
+                score=float(scores[i]),
+                per_checkpoint=tuple(parts[i].tolist()),
+                self_influence=sum(examples[i].self_influence) if examples[i].self_influence else None,
+            )
+            for rank, i in enumerate(order[:k], 1)
+        )
+
+
+class _Clock:
+    """Milliseconds by stage."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps[stage] = 1000 * (now - self._last)
+        self._last = now
+
+    def finish(self) -> dict[str, float]:
+        return self._laps | {"total": 1000 * (time.perf_counter() - self._start)}

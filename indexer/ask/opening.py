@@ -1,0 +1,123 @@
+"""Opening an index with the task that it was built with: everything verified before the first answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from indexer.checkpoints.states import model_states
+from indexer.errors import CorruptIndexError, TaskMismatchError
+from indexer.gradients.at_checkpoints import ModelAtCheckpoints
+from indexer.gradients.layout import Block
+from indexer.gradients.outputs import difference, fixed_rows, probe_outputs
+from indexer.gradients.probe import PROBE_ROWS, probe
+from indexer.index.examples import Examples
+from indexer.index.objects import ObjectRef
+from indexer.index.search.flat import FlatSearch
+from indexer.index.store import VectorStore, open_store
+from indexer.index.versions import IndexVersion, open_version
+from indexer.methods.method import Method
+from indexer.methods.registry import method_kind
+from indexer.task import Task, read_rows
+
+RANDOM_TOLERANCE = 1e-5  # relative: the inverse normal distribution function may differ in its last bits
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIndex:
+    """An index in memory, with the task's model at its checkpoints."""
+
+    version: IndexVersion
+    model: ModelAtCheckpoints
+    method: Method
+    store: VectorStore
+    search: FlatSearch
+    examples: Examples
+
+
+def open_index(folder: Path, task: Task) -> OpenIndex:
+    """Verify every file of the active version, then the task, and make ready to answer.
+
+    Raises:
+        UnknownIndexError: the folder holds no finished index.
+        CorruptIndexError: a file is not what the manifest says.
+        TaskMismatchError: the task is not the one that the index was built with.
+    """
+    version = open_version(folder)
+    for _ in version.verify():
+        pass
+    manifest = version.manifest
+    model = _model(version, task)
+    _check_task(version, task, model)
+    method = _method(version, model)
+    store = open_store(version.objects, manifest.vectors)
+    search = FlatSearch(store, store.width)
+    return OpenIndex(version, model, method, store, search, Examples(version.objects.path(manifest.examples.object)))
+
+
+def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
+    manifest = version.manifest
+    if task.codec.describe() != manifest.task.input:
+        raise TaskMismatchError(
+            f"{_built(version)} takes inputs {manifest.task.input}; the task's codec {task.codec.describe()}"
+        )
+    labels = None if task.labels is None else list(task.labels)
+    if labels != manifest.task.labels:
+        raise TaskMismatchError(f"{_built(version)} has the labels {manifest.task.labels}; the task has {labels}")
+    if len(task.train) != manifest.vectors.rows:
+        raise TaskMismatchError(
+            f"{_built(version)} has {manifest.vectors.rows:,} training examples; the task has {len(task.train):,}"
+        )
+    module = task.model()
+    states = model_states(module, ((f"index {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints))
+    layout = probe(module, task.loss, read_rows(task.train, range(PROBE_ROWS)))
+    if [_shape(block) for block in layout.blocks] != [(b.name, b.shape, tuple(b.parameters)) for b in manifest.blocks]:
+        raise TaskMismatchError(f"{_built(version)} has other parameter blocks than the task's model")
+    return ModelAtCheckpoints(module, states, task.loss, layout, dtype=torch.float32)
+
+
+def _shape(block: Block) -> tuple[str, tuple[int, int], tuple[str, ...]]:
+    return block.name, block.shape, block.parameters
+
+
+def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) -> None:
+    found = probe_outputs(model, read_rows(task.train, fixed_rows(len(task.train))))
+    differs = difference(found, _tensors(version, version.manifest.probe))
+    if differs is not None:
+        raise TaskMismatchError(
+            f"{_built(version)} was built with another task: {differs}. Serve it with the task, data and code "
+            "that it was built with, or build a new index"
+        )
+
+
+def _method(version: IndexVersion, model: ModelAtCheckpoints) -> Method:
+    entry = version.manifest.method
+    fitted = {} if entry.fitted is None else _tensors(version, entry.fitted)
+    etas = tuple(checkpoint.eta for checkpoint in version.manifest.checkpoints)
+    method = method_kind(entry.name).open(model, etas, entry.parameters, fitted)
+    parts = [(part.name, part.start, part.stop) for part in method.parts]
+    if parts != [(part.name, part.start, part.stop) for part in version.manifest.vectors.parts]:
+        raise CorruptIndexError(f"{_built(version)}: the parts of the vectors are not those of its method; rebuild it")
+    _check_random(version, method.random_check)
+    return method
+
+
+def _check_random(version: IndexVersion, drawn: Mapping[str, list[float]]) -> None:
+    for name, stored in version.manifest.method.random_check.items():
+        expected, found = torch.tensor(stored), torch.tensor(drawn.get(name, []))
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=RANDOM_TOLERANCE):
+            raise CorruptIndexError(
+                f"{_built(version)}: this machine draws another random matrix {name!r} than the one it was built with; "
+                "rebuild it here"
+            )
+
+
+def _tensors(version: IndexVersion, ref: ObjectRef) -> dict[str, Tensor]:
+    return safetensors.torch.load(version.objects.read(ref, "tensors"))
+
+
+def _built(version: IndexVersion) -> str:
+    return f"index {version.name!r} (version {version.version})"

@@ -1,0 +1,76 @@
+"""What is asked and what is answered, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class KnownExample:
+    """An example of the task's own data, by name."""
+
+    split: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenExample:
+    """An input in the codec's JSON, such as {"data": "<base64 PNG>"} for an image."""
+
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which training examples made the model's loss on this example what it is?
+
+    label: explain the loss at this label; None takes the label that the model predicts.
+    target: the same for a regression, where it must be given.
+    """
+
+    example: KnownExample | GivenExample
+    label: str | None = None
+    target: float | None = None
+    k: int = 10
+    explain: str = "loss"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFacts:
+    """What the model says of the query at its last checkpoint, and which label was explained."""
+
+    label: str
+    label_source: str
+    predicted: str | None
+    probabilities: Mapping[str, float]
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One training example and its score; the parts by checkpoint add up to the score."""
+
+    rank: int
+    split: str
+    id: str
+    label: str
+    score: float
+    per_checkpoint: tuple[float, ...]
+    self_influence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Proponents from the highest score down, opponents from the lowest up, ties by id."""
+
+    index: str
+    version: str
+    fingerprint: str
+    method: str
+    explain: str
+    exact: bool
+    exhaustive: bool
+    query: QueryFacts
+    proponents: tuple[Hit, ...]
+    opponents: tuple[Hit, ...]
+    milliseconds: Mapping[str, float]

@@ -1,0 +1,1 @@
+"""Building an index: task and checkpoints in, a directory out."""

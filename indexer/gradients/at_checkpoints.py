@@ -1,0 +1,100 @@
+"""One model at several checkpoints, warm in memory, and its per-example gradients there.
+
+at(i, batch)               factors of a large batch at checkpoint i, as the indexer needs them
+at_all(batch, vectors)     vectors of a small batch at all checkpoints in one vectorised pass, as a query needs them
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from indexer.gradients.block import DenseGradient
+from indexer.gradients.capture import Captured, Gradients, State, eager, tapped
+from indexer.gradients.general import by_loop, by_vmap
+from indexer.gradients.layout import Layout
+from indexer.task import Loss
+
+Vectors = Callable[[Gradients, Mapping[str, Tensor]], Tensor]
+
+
+class ModelAtCheckpoints:
+    """A module with the states of c checkpoints stacked along a first axis.
+
+    Not thread-safe: ``functional_call`` lends the weights to the one module. Use one from one thread at a time.
+    """
+
+    def __init__(
+        self, module: nn.Module, states: Sequence[State], loss: Loss, layout: Layout, *, dtype: torch.dtype
+    ) -> None:
+        self._module = module.eval().to(dtype)
+        self.loss = loss
+        self.layout = layout
+        self.dtype = dtype
+        names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+        self._stacked = {name: torch.stack([_cast(state[name], dtype) for state in states]) for name in names}
+        self._count = len(states)
+
+    def __len__(self) -> int:
+        """Checkpoints."""
+        return self._count
+
+    def outputs(self, checkpoint: int, inputs: Tensor) -> Tensor:
+        """Return the model's outputs at one checkpoint."""
+        with torch.no_grad():
+            outputs: Tensor = functional_call(self._module, self._state(checkpoint), (_cast(inputs, self.dtype),))
+        return outputs
+
+    def at(self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None) -> Captured:
+        """Return the gradients of h (default: the loss) for every example at one checkpoint."""
+        return self._captured(eager, self._state(checkpoint), self._cast(batch), objective or self.loss)
+
+    def at_all(
+        self,
+        batch: tuple[Tensor, Tensor],
+        vectors: Vectors,
+        matrices: Mapping[str, Tensor],
+        objective: Loss | None = None,
+    ) -> tuple[Float[Tensor, "c b d"], Float[Tensor, "c b"]]:
+        """Return vectors(gradients, matrices) and h at every checkpoint; matrices are stacked by checkpoint.
+
+        One vectorised pass over the checkpoints, unless a block is on the loop path: then one after the other.
+        """
+        goal = objective or self.loss
+        batch = self._cast(batch)
+
+        def one(state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            captured = self._captured(tapped, state, batch, goal)
+            return vectors(captured.gradients, chosen), captured.loss
+
+        if not self.layout.on("loop"):
+            found: tuple[Tensor, Tensor] = vmap(one)(self._stacked, dict(matrices))
+            return found
+        rows = [one(self._state(i), {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))]
+        return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
+
+    def _captured(
+        self, capture: Callable[..., Captured], state: State, batch: tuple[Tensor, Tensor], goal: Loss
+    ) -> Captured:
+        captured = capture(self._module, state, goal, batch, self.layout)
+        for path, gradients_of in (("vmap", by_vmap), ("loop", by_loop)):
+            blocks = [block for block in self.layout.blocks if block.path == path]
+            if blocks:
+                dense = gradients_of(self._module, state, goal, batch, [block.name for block in blocks])
+                for block in blocks:
+                    values = dense[block.name].reshape(len(batch[0]), *block.shape)
+                    captured.gradients[block.name] = DenseGradient(values)
+        return captured
+
+    def _state(self, checkpoint: int) -> dict[str, Tensor]:
+        return {name: stack[checkpoint] for name, stack in self._stacked.items()}
+
+    def _cast(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        inputs, targets = batch
+        return _cast(inputs, self.dtype), _cast(targets, self.dtype)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -1,0 +1,166 @@
+"""Factors of a whole batch from one forward pass and one gradient with respect to layer outputs only.
+
+No gradient of a weight is ever computed. Two ways, the same numbers:
+
+* `eager`: the graph edge of every output is kept, and ``autograd.grad`` asks for the gradients there. The edge,
+  not the tensor: an in-place activation then still leaves the pre-activation's gradient.
+* `tapped`: a zero is added to every output and ``torch.func.grad`` asks for its gradient. Purely functional, so
+  ``vmap`` can run it at all checkpoints at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.func import functional_call, grad
+
+from indexer.errors import TaskError
+from indexer.gradients.block import BlockGradient, FactorGradient
+from indexer.gradients.calls import FunctionCall, watching
+from indexer.gradients.layout import CallSite, Layout
+from indexer.gradients.rules import Conv2dUse, LinearUse, Use
+from indexer.task import Loss
+
+State = Mapping[str, Tensor]
+Gradients = dict[str, BlockGradient]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What one pass gives: gradients by block, the loss of every example and the model's outputs."""
+
+    gradients: Gradients
+    loss: Float[Tensor, " b"]
+    outputs: Tensor
+
+
+def eager(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Captured:
+    """Return the factor gradients of a batch at one state of the weights.
+
+    Raises:
+        TaskError: the forward pass made other calls than when the layout was traced.
+    """
+    inputs, targets = batch
+    tracked = {name: _tracked(tensor, name in layout.factor_parameters) for name, tensor in state.items()}
+    recorder = _EdgeRecorder(_names(tracked, layout), layout.sites)
+    with torch.enable_grad(), watching(recorder):
+        outputs = functional_call(module, tracked, (inputs,))
+        losses = loss(outputs, targets)
+    recorder.check()
+    deltas = _deltas(losses, recorder.edges, recorder.shapes)
+    gradients = _gradients(layout, deltas, recorder.inputs)
+    return Captured(gradients, losses.detach(), outputs.detach())
+
+
+def tapped(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Captured:
+    """Return the same as `eager`, as a pure function of the state that ``vmap`` can batch.
+
+    Raises:
+        TaskError: the forward pass made other calls than when the layout was traced.
+    """
+    inputs, targets = batch
+    dtype = next(iter(state.values())).dtype
+    taps = [torch.zeros(len(inputs), *site.output, dtype=dtype, device=inputs.device) for site in layout.sites]
+
+    def total(taps: list[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, list[Tensor]]]:
+        recorder = _TapRecorder(_names(state, layout), layout.sites, taps)
+        with watching(recorder):
+            outputs = functional_call(module, dict(state), (inputs,))
+            losses = loss(outputs, targets)
+        recorder.check()
+        return losses.sum(), (losses, outputs, recorder.inputs)
+
+    deltas, (losses, outputs, seen) = grad(total, has_aux=True)(taps)
+    return Captured(_gradients(layout, deltas, seen), losses, outputs)
+
+
+class _SiteRecorder:
+    """Follows the call sites of a layout in order, and keeps each call's input."""
+
+    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite]) -> None:
+        self._names = names
+        self._sites = sites
+        self.inputs: list[Tensor] = []
+
+    def record(self, call: FunctionCall, output: Tensor) -> Tensor:
+        if id(call.weight) not in self._names and (call.bias is None or id(call.bias) not in self._names):
+            return output
+        position = len(self.inputs)
+        if position >= len(self._sites) or self._sites[position].function != call.function:
+            raise TaskError(_OTHER_PATH)
+        self.inputs.append(call.x.detach())
+        return self.keep(position, output)
+
+    def keep(self, position: int, output: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def check(self) -> None:
+        if len(self.inputs) != len(self._sites):
+            raise TaskError(_OTHER_PATH)
+
+
+class _EdgeRecorder(_SiteRecorder):
+    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite]) -> None:
+        super().__init__(names, sites)
+        self.edges: list[GradientEdge] = []
+        self.shapes: list[Tensor] = []
+
+    def keep(self, position: int, output: Tensor) -> Tensor:
+        self.edges.append(get_gradient_edge(output))
+        self.shapes.append(output.detach())
+        return output
+
+
+class _TapRecorder(_SiteRecorder):
+    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite], taps: Sequence[Tensor]) -> None:
+        super().__init__(names, sites)
+        self._taps = taps
+
+    def keep(self, position: int, output: Tensor) -> Tensor:
+        return output + self._taps[position]
+
+
+_OTHER_PATH = (
+    "the model's forward pass made other calls than when it was traced; Proponent needs the same layers for every "
+    "input: remove the data-dependent branch"
+)
+
+
+def _tracked(tensor: Tensor, trainable: bool) -> Tensor:
+    return tensor.detach().requires_grad_() if trainable else tensor.detach()
+
+
+def _names(state: State, layout: Layout) -> dict[int, str]:
+    return {id(state[name]): name for name in layout.factor_parameters}
+
+
+def _deltas(losses: Tensor, edges: Sequence[GradientEdge], outputs: Sequence[Tensor]) -> list[Tensor]:
+    if not edges:
+        return []
+    deltas = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
+    return [torch.zeros_like(output) if delta is None else delta for delta, output in zip(deltas, outputs, strict=True)]
+
+
+def _gradients(layout: Layout, deltas: Sequence[Tensor], inputs: Sequence[Tensor]) -> Gradients:
+    uses: dict[str, list[Use]] = {block.name: [] for block in layout.on("factors")}
+    for site, delta, x in zip(layout.sites, deltas, inputs, strict=True):
+        if site.weight is not None:
+            uses[site.weight].append(_weight_use(site, delta, x))
+        if site.bias is not None and site.bias != site.weight:
+            uses[site.bias].append(_bias_use(site, delta))
+    return {name: FactorGradient(tuple(found)) for name, found in uses.items()}
+
+
+def _weight_use(site: CallSite, delta: Tensor, x: Tensor) -> Use:
+    with_bias = site.bias == site.weight
+    if site.geometry is not None:
+        return Conv2dUse(delta, x, with_bias, site.geometry)
+    return LinearUse(delta, x, with_bias)
+
+
+def _bias_use(site: CallSite, delta: Tensor) -> Use:
+    rows = delta if site.geometry is None else delta.flatten(2).transpose(1, 2)
+    return LinearUse(rows, rows[..., :0], bias=True)

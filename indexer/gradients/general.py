@@ -1,0 +1,41 @@
+"""The general paths: dense per-example gradients of parameters that have no rule.
+
+`by_vmap` differentiates all examples at once; `by_loop` calls ``backward()`` example by example, for what ``vmap``
+cannot batch. Both give the gradient of h(z) for every example as if it were alone in its batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from indexer.gradients.capture import State
+from indexer.task import Loss
+
+
+def by_vmap(
+    module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return {name: gradients [b, *shape]} of the named parameters by ``vmap(grad)``."""
+
+    def alone(chosen: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(module, {**state, **chosen}, (x[None],)), y[None])[0]
+
+    chosen = {name: state[name] for name in names}
+    gradients: dict[str, Tensor] = vmap(grad(alone), in_dims=(None, 0, 0))(chosen, *batch)
+    return gradients
+
+
+def by_loop(
+    module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return {name: gradients [b, *shape]} of the named parameters, one ``backward()`` an example."""
+    inputs, targets = batch
+    chosen = {name: state[name].detach().requires_grad_() for name in names}
+    rows = []
+    for x, y in zip(inputs, targets, strict=True):
+        with torch.enable_grad():
+            value = loss(functional_call(module, {**state, **chosen}, (x[None],)), y[None])[0]
+        rows.append(torch.autograd.grad(value, list(chosen.values()), materialize_grads=True))
+    return {name: torch.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}

@@ -1,0 +1,70 @@
+"""The layout of a model's gradient: its parameter blocks, and the calls whose factors make them.
+
+A layout is found once, by `indexer.gradients.trace`, and is the same at every checkpoint.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from indexer.gradients.rules import Convolution
+
+Path = Literal["factors", "vmap", "loop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A weight with its bias as one more input, or a single parameter, as a matrix of shape [m, n].
+
+    path: how its gradient is made: from factors, by ``vmap(grad)``, or by a loop of ``backward()``;
+    note: the rule, or the reason for a general path, for people to read.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    shape: tuple[int, int]
+    path: Path
+    note: str
+
+    @property
+    def size(self) -> int:
+        """Numbers in the gradient of one example."""
+        return self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class CallSite:
+    """One call of the forward pass that is on the factor path.
+
+    weight and bias name the blocks that the call feeds (the same name where the bias is a column of the weight's
+    block); output: the shape of the call's output without its batch axis. An input that is changed in place after
+    the call needs no care here: autograd refuses to train such a model.
+    """
+
+    function: str
+    weight: str | None
+    bias: str | None
+    geometry: Convolution | None
+    output: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Blocks in the order of the stored vector, and call sites in the order of the forward pass."""
+
+    blocks: tuple[Block, ...]
+    sites: tuple[CallSite, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the whole gradient of one example: all trainable parameters."""
+        return sum(block.size for block in self.blocks)
+
+    @property
+    def factor_parameters(self) -> frozenset[str]:
+        """Names of the parameters whose gradient comes from factors."""
+        return frozenset(name for block in self.on("factors") for name in block.parameters)
+
+    def on(self, path: Path) -> Sequence[Block]:
+        """Return the blocks of one path."""
+        return [block for block in self.blocks if block.path == path]

@@ -1,0 +1,150 @@
+"""The examples of an index in SQLite: ids, labels, previews, content hashes and self-influence.
+
+    example(split, id, position, label, content, media_type, preview)       position: row of the vectors, or NULL
+    self_influence(position, part, value)                                   part: number of the checkpoint
+
+Written last, in one ordered pass, with nothing of the moment in it; read-only afterwards.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.codecs import Preview
+from indexer.errors import CorruptIndexError, UnknownExampleError
+
+_SCHEMA = """
+CREATE TABLE example (
+    split TEXT NOT NULL, id TEXT NOT NULL, position INTEGER UNIQUE, label TEXT NOT NULL, content TEXT NOT NULL,
+    media_type TEXT NOT NULL, preview BLOB NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (split, id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX example_order ON example (split, ordinal);
+CREATE TABLE self_influence (
+    position INTEGER NOT NULL, part INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (position, part)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One example as the index remembers it; position is None for what has no train vector."""
+
+    split: str
+    id: str
+    position: int | None
+    label: str
+    content: str
+    self_influence: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRow:
+    """What is written of one example."""
+
+    example: Example
+    preview: Preview
+
+
+def write_examples(path: Path, rows: Iterable[ExampleRow]) -> None:
+    """Write a new table, rows in the order given, which is the order of listing."""
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA page_size = 1024")
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.executescript(_SCHEMA)
+        for ordinal, row in enumerate(rows):
+            example, preview = row.example, row.preview
+            connection.execute(
+                "INSERT INTO example VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(example.split, example.id, example.position, example.label, example.content),
+                    *(preview.media_type, preview.data, ordinal),
+                ),
+            )
+            connection.executemany(
+                "INSERT INTO self_influence VALUES (?, ?, ?)",
+                ((example.position, part, value) for part, value in enumerate(example.self_influence)),
+            )
+        connection.commit()
+    finally:
+        connection.close()
+
+
+class Examples:
+    """A table opened for reading; usable from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+    def find(self, split: str, id: str) -> Example:
+        """Return one example with its self-influence.
+
+        Raises:
+            UnknownExampleError: the index has none of that split and id.
+        """
+        found = self._examples("WHERE split = ? AND id = ?", (split, id))
+        if not found:
+            raise UnknownExampleError(
+                "the index has no example of that split and id; GET the index's examples to see them"
+            )
+        return found[0]
+
+    def at(self, positions: Sequence[int]) -> list[Example]:
+        """Return the training examples at the positions of the vectors, in that order."""
+        marks = ",".join("?" * len(positions))
+        found = {e.position: e for e in self._examples(f"WHERE position IN ({marks})", tuple(positions))}
+        return [found[position] for position in positions]
+
+    def listing(self, split: str, *, start: int, count: int) -> list[Example]:
+        """Return ``count`` examples of a split from number ``start`` on, in the order of the data set."""
+        return self._examples("WHERE split = ? ORDER BY ordinal LIMIT ? OFFSET ?", (split, count, start))
+
+    def preview(self, split: str, id: str) -> Preview:
+        """Return what a person is shown of one example.
+
+        Raises:
+            UnknownExampleError: the index has none of that split and id.
+        """
+        rows = self._all("SELECT media_type, preview FROM example WHERE split = ? AND id = ?", (split, id))
+        if not rows:
+            raise UnknownExampleError(
+                "the index has no example of that split and id; GET the index's examples to see them"
+            )
+        return Preview(*rows[0])
+
+    def self_influence(self) -> Iterator[tuple[Example, float]]:
+        """Yield every training example that has one with its total self-influence, highest first."""
+        totals = self._all(
+            "SELECT position, SUM(value) AS total FROM self_influence GROUP BY position ORDER BY total DESC, position",
+            (),
+        )
+        for start in range(0, len(totals), 500):
+            chunk = totals[start : start + 500]
+            yield from zip(self.at([position for position, _ in chunk]), (total for _, total in chunk), strict=True)
+
+    def _examples(self, where: str, values: Sequence[object]) -> list[Example]:
+        rows = self._all(f"SELECT split, id, position, label, content FROM example {where}", values)
+        parts: dict[int, list[float]] = {row[2]: [] for row in rows if row[2] is not None}
+        marks = ",".join("?" * len(parts))
+        for position, value in self._all(
+            f"SELECT position, value FROM self_influence WHERE position IN ({marks}) ORDER BY position, part",
+            tuple(parts),
+        ):
+            parts[position].append(value)
+        return [Example(*row, tuple(parts.get(row[2], ()))) for row in rows]
+
+    def _all(self, query: str, values: Sequence[object]) -> list[Any]:
+        try:
+            with self._lock:
+                return self._connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as exc:
+            raise CorruptIndexError(f"the table of examples cannot be read ({exc}); verify the index") from exc

@@ -1,0 +1,126 @@
+"""The manifest: one JSON document that says everything about one version of an index.
+
+Read and written by pydantic, so that a manifest of another shape is refused with the place that differs. A change
+that an older reader would misread raises ``FORMAT``; the golden index in the tests holds format 1 for ever.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from indexer.index.objects import ObjectRef
+
+FORMAT: Literal[1] = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MethodEntry(_Frozen):
+    """The method, its parameters, what was fitted, and the heads of its random matrices."""
+
+    name: str
+    parameters: dict[str, Any]
+    fitted: ObjectRef | None
+    random_check: dict[str, list[float]]
+
+
+class TaskEntry(_Frozen):
+    """What the index remembers of the task: never code."""
+
+    labels: list[str] | None
+    input: dict[str, Any]
+
+
+class CheckpointEntry(_Frozen):
+    """One checkpoint: its weights (safetensors) and what its listing said."""
+
+    object: ObjectRef
+    file: str
+    learning_rate: float = Field(gt=0)
+    eta: float = Field(gt=0)
+    step: int | None
+    epoch: float | None
+    train_loss: float | None
+
+
+class PartEntry(_Frozen):
+    """A named slice of the vectors."""
+
+    name: str
+    start: int = Field(ge=0)
+    stop: int = Field(gt=0)
+
+
+class ShardEntry(_Frozen):
+    """A file of consecutive vectors."""
+
+    object: ObjectRef
+    rows: int = Field(gt=0)
+
+
+class VectorsEntry(_Frozen):
+    """The train vectors: little-endian float32 rows, shard after shard."""
+
+    dtype: Literal["<f4"]
+    rows: int = Field(gt=0)
+    width: int = Field(gt=0)
+    parts: list[PartEntry]
+    shards: list[ShardEntry]
+
+
+class SearchEntry(_Frozen):
+    """How the vectors are searched: ``flat`` reads them all and needs no file of its own."""
+
+    kind: Literal["flat"]
+
+
+class ExamplesEntry(_Frozen):
+    """The SQLite table of examples, and how many each split has."""
+
+    object: ObjectRef
+    splits: dict[str, int]
+
+
+class Plan(_Frozen):
+    """Fixed at the start of a build: under one plan, results are equal bit for bit."""
+
+    batch_size: int = Field(gt=0)
+    threads: int = Field(gt=0)
+    dtype: Literal["float32"]
+    versions: dict[str, str]
+
+
+class BlockEntry(_Frozen):
+    """One parameter block of the gradient, and how it was made."""
+
+    name: str
+    parameters: list[str]
+    shape: tuple[int, int]
+    path: Literal["factors", "vmap", "loop"]
+    note: str
+
+
+class Manifest(_Frozen):
+    """One version of an index."""
+
+    format: Literal[1]
+    method: MethodEntry
+    task: TaskEntry
+    checkpoints: list[CheckpointEntry] = Field(min_length=1)
+    blocks: list[BlockEntry]
+    vectors: VectorsEntry
+    search: SearchEntry
+    examples: ExamplesEntry
+    probe: ObjectRef
+    plan: Plan
+
+    def objects(self) -> dict[str, ObjectRef]:
+        """Return every object by a name for people."""
+        found = {f"checkpoint {i} ({c.file!r})": c.object for i, c in enumerate(self.checkpoints, 1)}
+        found |= {f"vectors, shard {i}": shard.object for i, shard in enumerate(self.vectors.shards, 1)}
+        found |= {"examples": self.examples.object, "probe outputs": self.probe}
+        if self.method.fitted is not None:
+            found["fitted tensors"] = self.method.fitted
+        return found

@@ -1,0 +1,80 @@
+"""What a method is. Everything else (store, search, service) is written once and does not know which it serves."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from indexer.gradients.at_checkpoints import ModelAtCheckpoints
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A named slice of the vectors, usually one checkpoint: its slice product is its part of the score."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRows:
+    """What the index stores of a batch: vectors [b, m], and self-influence by part [b, c] where it is exact."""
+
+    vectors: Float[Tensor, "b m"]
+    self_influence: Float[Tensor, "b c"] | None
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A method that is ready to make vectors."""
+
+    @property
+    def explains(self) -> frozenset[str]:
+        """Quantities that query vectors can be made for: ``loss``."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The slices of a vector, in order, without gaps."""
+
+    @property
+    def exact_vectors(self) -> bool:
+        """Whether products of the vectors are the exact score, and not an estimate of it."""
+
+    @property
+    def random_check(self) -> Mapping[str, list[float]]:
+        """The first eight numbers of each random matrix, kept in the manifest to prove that they can be drawn again."""
+
+    def train_rows(self, batch: Batch) -> TrainRows:
+        """Return what is stored of training examples."""
+
+    def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
+        """Return the vectors of queries, and h at each checkpoint."""
+
+    def exact(
+        self, queries: Batch, train: Iterable[Batch]
+    ) -> Iterable[tuple[Float[Tensor, "b q"], Float[Tensor, "b c"]]]:
+        """Yield exact scores and self-influence by part for each batch of training examples."""
+
+
+@runtime_checkable
+class MethodKind(Protocol):
+    """How a method is fitted when an index is built, and opened again when it is read."""
+
+    def fit(
+        self, model: ModelAtCheckpoints, parameters: Mapping[str, Any], batches: Iterable[Batch]
+    ) -> dict[str, Tensor]:
+        """Return the tensors that the index must keep for the method."""
+
+    def open(
+        self,
+        model: ModelAtCheckpoints,
+        etas: tuple[float, ...],
+        parameters: Mapping[str, Any],
+        fitted: Mapping[str, Tensor],
+    ) -> Method:
+        """Return the method, ready to make vectors."""

@@ -1,0 +1,56 @@
+"""What a projection is, and the choice of one by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from indexer.errors import BuildError
+from indexer.gradients.capture import Gradients
+from indexer.gradients.layout import Layout
+from indexer.projection.gaussian import Gaussian
+from indexer.projection.identity import Identity
+from indexer.projection.rank1 import Rank1
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """A linear map of the gradient at one checkpoint, another one at each checkpoint.
+
+    ``matrices`` draws what the map at a checkpoint needs; ``project`` applies it. They are apart so that the
+    matrices of all checkpoints can be stacked and the map run at all of them at once.
+    """
+
+    @property
+    def width(self) -> int:
+        """d: numbers a checkpoint."""
+
+    def matrices(self, checkpoint: int) -> dict[str, Tensor]:
+        """Return the named matrices of one checkpoint; the same names and shapes at every checkpoint."""
+
+    def project(self, gradients: Gradients, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """Return the projected gradients."""
+
+
+PROJECTIONS: Mapping[str, Callable[..., Projection]] = {
+    "identity": Identity,
+    "gaussian": Gaussian,
+    "rank1": Rank1,
+}
+
+
+def make_projection(layout: Layout, parameters: Mapping[str, Any]) -> Projection:
+    """Return the projection that the parameters {"name", ...} choose, for gradients of this layout.
+
+    Raises:
+        BuildError: no such projection, or parameters that it does not take.
+    """
+    rest = dict(parameters)
+    name = rest.pop("name", None)
+    if name not in PROJECTIONS:
+        raise BuildError(f"unknown projection {name!r}; expected one of {', '.join(PROJECTIONS)}")
+    try:
+        return PROJECTIONS[name](layout, **rest)
+    except TypeError as exc:
+        raise BuildError(f"projection {name!r} does not take the parameters {sorted(rest)}") from exc

@@ -1,0 +1,167 @@
+"""A Task: everything that Proponent must know about a user's model, as one value of callables.
+
+    task = Task(model=Net, loss=cross_entropy_per_example, train=train_set, codec=ImageCodec((28, 28), 1), labels=DIGITS)
+
+Weights are not part of a task: they come from the checkpoints. An example is named by (split, id), where the
+split is ``train`` or ``test`` and the id is the row number within the split, written as a string.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from indexer.codecs import Codec
+from indexer.errors import TaskError, UnknownLabelError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A map-style data set: ``len(examples)`` and ``examples[row]`` -> (input, target)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A model, its loss and its data.
+
+    model: () -> nn.Module; weights come from the checkpoints, and the model is always used in ``eval()`` mode.
+    loss: (outputs [b, ...], targets [b]) -> [b], one loss an example: ``reduction="none"``.
+    train: a map-style data set of (input, target); without random augmentation.
+    codec: reads inputs from questions and draws previews.
+    test: optional examples to ask about by id.
+    labels: names of the classes, in the order of the model's outputs; None for a regression.
+    """
+
+    model: Callable[[], nn.Module]
+    loss: Loss
+    train: Examples
+    codec: Codec
+    test: Examples | None = None
+    labels: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise TaskError("Task(labels=...): expected distinct names, found one twice")
+
+    def split(self, name: str) -> Examples | None:
+        """Return the data set of a split, or None where the task has none of that name."""
+        return {"train": self.train, "test": self.test}.get(name)
+
+    def label_of(self, target: Tensor) -> str:
+        """Return the name of a target: its class, or the number itself for a regression.
+
+        Raises:
+            TaskError: the target is not an index into ``labels``.
+        """
+        if self.labels is None:
+            return f"{target.item():g}"
+        position = int(target.item())
+        if not 0 <= position < len(self.labels):
+            raise TaskError(
+                f"target {position} has no name: the task has {len(self.labels)} labels, 0 to {len(self.labels) - 1}"
+            )
+        return self.labels[position]
+
+    def target_of(self, label: str) -> Tensor:
+        """Return the target of a label, as the data set gives it.
+
+        Raises:
+            UnknownLabelError: the task has no such label.
+        """
+        names = list(self.labels or ())
+        if label not in names:
+            raise UnknownLabelError(f"unknown label; expected one of {', '.join(map(repr, names))}")
+        return torch.tensor(names.index(label))
+
+
+def read_rows(examples: Examples, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return the examples of the rows as (inputs [b, ...], targets [b, ...]).
+
+    Raises:
+        TaskError: an example is not an (input tensor, target) pair, or shapes differ between rows.
+    """
+    inputs, targets = [], []
+    for row in rows:
+        example = examples[row]
+        if not isinstance(example, tuple) or len(example) != 2 or not isinstance(example[0], Tensor):
+            raise TaskError(
+                f"row {row}: expected (input tensor, target), found {type(example).__name__}; wrap the data set"
+            )
+        inputs.append(example[0])
+        targets.append(torch.as_tensor(example[1]))
+        if inputs[-1].shape != inputs[0].shape:
+            raise TaskError(
+                f"row {row}: expected an input of shape {tuple(inputs[0].shape)}, as at row {rows[0]}, "
+                f"found {tuple(inputs[-1].shape)}; pad or resize in the data set"
+            )
+    return torch.stack(inputs), torch.stack(targets)
+
+
+def content_hash(value: Tensor, target: Tensor) -> str:
+    """Return a hash of an example's input and target: dtype, shape and little-endian bytes."""
+    digest = hashlib.sha256()
+    for tensor in (value, target):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{array.dtype.str} {array.shape} ".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def load_task(reference: str) -> Task:
+    """Load ``path.py:name`` or ``module:name``.
+
+    A file's own folder is appended to ``sys.path``, so that it can import its neighbours but never hide
+    an installed package.
+
+    Raises:
+        TaskError: no such file, module or name, or the name is not a ``Task``.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise TaskError(f"task {reference!r}: expected 'path.py:name' or 'module:name', as in 'digits.py:task'")
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    if not hasattr(module, name):
+        raise TaskError(f"task {reference!r}: {place} has no name {name!r}")
+    task = getattr(module, name)
+    if not isinstance(task, Task):
+        raise TaskError(f"task {reference!r}: expected an indexer.Task, found {type(task).__name__}")
+    return task
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"task file {str(path)!r} does not exist; give a path from the current folder")
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"task file {str(path)!r} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _load_module(name: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
+            raise  # the module was found; something that it imports was not
+        raise TaskError(f"task module {name!r} cannot be found; give 'path.py:name' for a file") from exc

@@ -1,0 +1,1 @@
+"""The online half: HTTP over an open index."""
