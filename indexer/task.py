@@ -1,6 +1,6 @@
 """A Task: everything that Proponent must know about a user's model, as one value of callables.
 
-    task = Task(model=Net, loss=cross_entropy_per_example, train=train_set, codec=ImageCodec((28, 28), 1), labels=DIGITS)
+    task = Task(model=Net, loss=per_example_loss, train=train_set, codec=ImageCodec((28, 28), 1), labels=DIGITS)
 
 Weights are not part of a task: they come from the checkpoints. An example is named by (split, id), where the
 split is ``train`` or ``test`` and the id is the row number within the split, written as a string.

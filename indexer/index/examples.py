@@ -140,7 +140,10 @@ class Examples:
             tuple(parts),
         ):
             parts[position].append(value)
-        return [Example(*row, tuple(parts.get(row[2], ()))) for row in rows]
+        return [
+            Example(split, id, position, label, content, tuple(parts.get(position, ())))
+            for split, id, position, label, content in rows
+        ]
 
     def _all(self, query: str, values: Sequence[object]) -> list[Any]:
         try:

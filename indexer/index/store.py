@@ -5,6 +5,7 @@ A shard is nothing but rows: row r starts at byte 4 * width * r. Shape and hash 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:
         CorruptIndexError: shards, rows, width and parts do not fit together.
     """
     covered = [(0, 0), *((part.start, part.stop) for part in entry.parts), (entry.width, entry.width)]
-    if any(left[1] != right[0] for left, right in zip(covered, covered[1:], strict=False)):
+    if any(left[1] != right[0] for left, right in pairwise(covered)):
         raise CorruptIndexError(
             f"the parts of the vectors do not cover 0 to {entry.width} without gaps; rebuild the index"
         )

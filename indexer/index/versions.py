@@ -111,7 +111,8 @@ def _parse(data: bytes, path: Path) -> Manifest:
     document = orjson.loads(data)
     if document.get("format") != FORMAT:
         raise CorruptIndexError(
-            f"{path} is of format {document.get('format')!r}; this version of Proponent reads format {FORMAT}: use the one that built it"
+            f"{path} is of format {document.get('format')!r}; this version of Proponent reads format {FORMAT}: "
+            "use the version that built it"
         )
     try:
         return Manifest.model_validate(document)

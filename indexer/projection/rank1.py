@@ -34,7 +34,8 @@ class Rank1:
     def __post_init__(self) -> None:
         if self.numbers < len(self.layout.blocks):
             raise BuildError(
-                f"rank1 with numbers={self.numbers}: expected at least {len(self.layout.blocks)}, one number for each parameter block"
+                f"rank1 with numbers={self.numbers}: expected at least {len(self.layout.blocks)}, "
+                "one number for each parameter block"
             )
 
     @property
