@@ -122,13 +122,25 @@ def content_hash(value: Tensor, target: Tensor) -> str:
 
 
 def load_task(reference: str) -> Task:
-    """Load ``path.py:name`` or ``module:name``.
+    """Load a task from ``path.py:name`` or ``module:name``.
+
+    Raises:
+        TaskError: no such file, module or name, or the name is not a ``Task``.
+    """
+    task = load_name(reference)
+    if not isinstance(task, Task):
+        raise TaskError(f"task {reference!r}: expected an indexer.Task, found {type(task).__name__}")
+    return task
+
+
+def load_name(reference: str) -> Any:
+    """Load anything from ``path.py:name`` or ``module:name``.
 
     A file's own folder is appended to ``sys.path``, so that it can import its neighbours but never hide
     an installed package.
 
     Raises:
-        TaskError: no such file, module or name, or the name is not a ``Task``.
+        TaskError: no such file, module or name.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
@@ -136,10 +148,7 @@ def load_task(reference: str) -> Task:
     module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
     if not hasattr(module, name):
         raise TaskError(f"task {reference!r}: {place} has no name {name!r}")
-    task = getattr(module, name)
-    if not isinstance(task, Task):
-        raise TaskError(f"task {reference!r}: expected an indexer.Task, found {type(task).__name__}")
-    return task
+    return getattr(module, name)
 
 
 def _load_file(path: Path) -> ModuleType:

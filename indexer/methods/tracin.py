@@ -1,7 +1,7 @@
 """TracInCP (TracIn, appendix C): score(z, z') = sum over checkpoints i of eta_i <grad l(w_i, z), grad h(w_i, z')>.
 
-Both vectors are the concatenation over checkpoints of sqrt(eta_i) P_i g_i, so that their inner product is the score: exact
-with P = identity, and unbiased for random P. Never the sum over checkpoints: that is another number.
+Both vectors are the concatenation over checkpoints of sqrt(eta_i) P_i g_i, so that their inner product is the score:
+exact with P = identity, and unbiased for random P. Never the sum over checkpoints: that is another number.
 Self-influence at checkpoint i is eta_i ‖g_i(z)‖², from the factors, exact under every projection.
 """
 

@@ -12,7 +12,11 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from indexer.codecs import ImageCodec
+from indexer.recipes.train import Schedule
 from indexer.task import Task
+
+SCHEDULE = Schedule(epochs=12, keep=(1, 2, 4, 8, 12), learning_rate=0.1)
+PROJECTION = {"name": "gaussian", "numbers": 256, "seed": 0}  # the model is small enough for the dense reference
 
 _SAMPLE = files("indexer.recipes") / "data" / "mnist_sample.npz"
 
@@ -44,6 +48,8 @@ def _examples(images: np.ndarray, labels: np.ndarray) -> TensorDataset:
 _arrays = sample()
 train_set = _examples(_arrays["x_train"], _arrays["y_train"])
 test_set = _examples(_arrays["x_test"], _arrays["y_test"])
+
+true_labels = [str(digit) for digit in _arrays["true_train"]]
 
 task = Task(
     model=model,

@@ -1,0 +1,54 @@
+"""``proponent build``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.building.build import build as build_index
+from indexer.building.spec import BuildSpec, read_spec
+from indexer.cli.progress import bars, console
+from indexer.errors import BuildError
+from indexer.task import load_task
+
+
+def build(
+    task: Annotated[str, typer.Argument(help="The task: 'path.py:name' or 'module:name'.", metavar="TASK")],
+    checkpoints: Annotated[Path, typer.Option(help="Folder with checkpoints.json and the files that it lists.")],
+    out: Annotated[Path, typer.Option(help="Folder to build the index in; it must not hold one yet.")],
+    projection: Annotated[
+        str | None, typer.Option(help="identity, gaussian or rank1, and how many numbers a checkpoint: 'rank1:1024'.")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="A TOML file with method, projection, batch_size, threads.")] = None,
+) -> None:
+    """Build an index: the projected gradients of every training example at every checkpoint.
+
+    Example: proponent build digits.py:task --checkpoints runs/digits --out indexes/digits
+
+    The model is probed first: Proponent refuses, naming the reason, what it could not answer rightly.
+    """
+    with bars() as progress:
+        version = build_index(load_task(task), _spec(checkpoints, projection, spec), out, progress)
+    vectors = version.manifest.vectors
+    console.print(f"{out}: {vectors.rows:,} vectors of {vectors.width:,} numbers, version {version.version}")
+    console.print(f"next: proponent serve {out.parent} --task {task}", style="dim", soft_wrap=True)
+
+
+def _spec(checkpoints: Path, projection: str | None, file: Path | None) -> BuildSpec:
+    """Make one spec from the file or the option.
+
+    Raises:
+        BuildError: both say the projection, or the option is not of its form.
+    """
+    if file is not None:
+        if projection is not None:
+            raise BuildError("--projection and --spec both say the projection; give one of them")
+        return read_spec(file, checkpoints)
+    if projection is None:
+        return BuildSpec(checkpoints)
+    name, _, numbers = projection.partition(":")
+    if numbers and not (numbers.isascii() and numbers.isdigit()):
+        raise BuildError(f"--projection {projection!r}: expected a name, or a name and a number as in 'rank1:1024'")
+    if numbers:
+        return BuildSpec(checkpoints, projection={"name": name, "numbers": int(numbers), "seed": 0})
+    return BuildSpec(checkpoints, projection={"name": name} if name == "identity" else {"name": name, "numbers": 1024})

@@ -1,0 +1,61 @@
+"""``proponent evaluate``: exact, noise."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from indexer.cli.progress import bars
+from indexer.evaluate.exact import exact_scores
+from indexer.evaluate.label_noise import by_self_influence, plot_noise
+from indexer.index.examples import Examples
+from indexer.index.versions import open_version
+from indexer.task import load_name, load_task
+
+app = typer.Typer(no_args_is_help=True, help="Measure how right an index is, and what it finds.")
+
+
+@app.command()
+def exact(
+    task: Annotated[str, typer.Argument(help="The task: 'path.py:name' or 'module:name'.", metavar="TASK")],
+    checkpoints: Annotated[Path, typer.Option(help="Folder with checkpoints.json and the files that it lists.")],
+    out: Annotated[Path, typer.Option(help="Folder for exact.npy [queries, rows] and self_exact.npy [rows].")],
+    queries: Annotated[int, typer.Option(help="Ask about the first so many test examples, at their own labels.")] = 50,
+) -> None:
+    """Exact scores by factor products in float64, streamed: nothing projected, no index needed.
+
+    Example: proponent evaluate exact digits.py:task --checkpoints runs/digits --out exact
+    """
+    with bars() as progress:
+        found = exact_scores(load_task(task), checkpoints, queries=queries, progress=progress)
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / "exact.npy", found.scores)
+    np.save(out / "self_exact.npy", found.self_influence.sum(axis=1))
+    typer.echo(f"{out}: exact scores of {queries} queries against {found.scores.shape[1]:,} training examples")
+
+
+@app.command()
+def noise(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")],
+    true_labels: Annotated[
+        str, typer.Option(help="The right labels in training order: 'path.py:name' or 'module:name'.")
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve to this file (needs proponent[plot]).")] = None,
+) -> None:
+    """How many wrong labels come first when the training set is sorted by self-influence.
+
+    Example: proponent evaluate noise indexes/mnist --true-labels indexer.recipes.mnist:true_labels --plot noise.png
+    """
+    version = open_version(index)
+    examples = Examples(version.objects.path(version.manifest.examples.object))
+    curve = by_self_influence(examples, list(load_name(true_labels)))
+    typer.echo(f"{curve.wrong} wrong labels among {len(curve.found):,} training examples")
+    for share in (0.05, 0.10, 0.20, 0.30):
+        found = curve.at(share)
+        typer.echo(
+            f"in the first {share:4.0%} by self-influence: {found:6.1%} found, {found / share:4.1f} times chance"
+        )
+    if plot is not None:
+        plot_noise(curve, f"Wrong labels found, {version.name}", plot)
+        typer.echo(f"drawn to {plot}")

@@ -1,0 +1,26 @@
+"""Progress bars for long work, on standard error, so that standard output stays clean for results."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from indexer.building.build import Progress as OnProgress
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def bars() -> Iterator[OnProgress]:
+    """Yield a callback (stage, done, total) that draws one bar a stage."""
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done)
+
+        yield show

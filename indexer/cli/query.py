@@ -1,0 +1,77 @@
+"""``proponent query``."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from indexer.ask.ask import Ask
+from indexer.ask.ranking import GivenExample, Hit, KnownExample, Question, Ranking
+from indexer.errors import QuestionError
+from indexer.task import load_task
+
+
+def query(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")],
+    task: Annotated[str, typer.Option(help="The task that it was built with.")],
+    example: Annotated[str | None, typer.Option(help="An example of the task's data: 'test/17' or 'train/3'.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A PNG or JPEG file instead.")] = None,
+    label: Annotated[str | None, typer.Option(help="Explain this label; else the predicted one.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Hits in each direction.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Ask which training examples made the model say that.
+
+    Example: proponent query indexes/mnist --task indexer.recipes.mnist:task --example test/17
+
+    A positive score: training on the example lowered the loss of what you ask about.
+    """
+    ask = Ask.open(index, load_task(task))
+    ranking = ask.query(Question(_example(example, image), label, k=k))
+    if as_json:
+        typer.echo(orjson.dumps(asdict(ranking), option=orjson.OPT_INDENT_2).decode())
+        return
+    console = Console()
+    facts = ranking.query
+    asked = f"explaining the loss {facts.loss:.4g} at label {facts.label} ({facts.label_source})"
+    console.print(f"predicted {facts.predicted}; {asked}")
+    console.print(_table("proponents", ranking.proponents))
+    console.print(_table("opponents", ranking.opponents))
+    console.print(_stages(ranking), style="dim")
+
+
+def _example(known: str | None, image: Path | None) -> KnownExample | GivenExample:
+    """Read the option that says what is asked about.
+
+    Raises:
+        QuestionError: none or both are given, or one cannot be read.
+    """
+    if (known is None) == (image is None):
+        raise QuestionError("expected either --example SPLIT/ID or --image FILE")
+    if image is not None:
+        if not image.is_file():
+            raise QuestionError(f"image file {str(image)!r} does not exist")
+        return GivenExample({"data": base64.b64encode(image.read_bytes()).decode()})
+    split, slash, id = (known or "").partition("/")
+    if not slash:
+        raise QuestionError(f"--example {known!r}: expected SPLIT/ID, as in 'test/17'")
+    return KnownExample(split, id)
+
+
+def _table(title: str, hits: Sequence[Hit]) -> Table:
+    table = Table("rank", "example", "label", "score", "by checkpoint", title=title)
+    for hit in hits:
+        parts = "  ".join(f"{part:+.3g}" for part in hit.per_checkpoint)
+        table.add_row(str(hit.rank), f"{hit.split}/{hit.id}", hit.label, f"{hit.score:+.4g}", parts)
+    return table
+
+
+def _stages(ranking: Ranking) -> str:
+    times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in ranking.milliseconds.items())
+    return f"index {ranking.index}, version {ranking.version}, {ranking.method}; {times}"

@@ -1,0 +1,1 @@
+"""Evaluation: how right an index is, and what it is good for."""

@@ -1,0 +1,54 @@
+"""The application as a value: nothing happens at import, and the engine opens when the server starts."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from asgi_correlation_id import CorrelationIdMiddleware
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from service import errors
+from service.engine import Engine
+from service.guard import Guard
+from service.routes import examples, health, indexes, pages, query
+from service.schemas import Problem
+from service.settings import Settings
+
+_DESCRIPTION = """
+Which training examples made this model say that?
+
+A **proponent** has a high score: training on it moved the query's loss down. An **opponent** has a low one: training
+on it moved the loss up. Scores are products of loss gradients, summed over checkpoints and weighted by their learning
+rates.
+"""
+
+
+def create_app(open_engine: Callable[[], Engine], settings: Settings) -> FastAPI:
+    """Return the application; ``open_engine`` is called once, before the first request is taken."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = await run_in_threadpool(open_engine)
+        yield
+        await run_in_threadpool(app.state.engine.close)
+
+    problems: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem, "content": {errors.MEDIA_TYPE: {}}} for code in (400, 404, 413, 422, 500, 503)
+    }
+    app = FastAPI(
+        title="Proponent",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=problems,
+    )
+    app.state.settings = settings
+    errors.install(app)
+    for module in (health, indexes, examples, query, pages):
+        app.include_router(module.router)
+    app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(CorrelationIdMiddleware, header_name="X-Request-ID")
+    return app

@@ -1,0 +1,51 @@
+"""What is served: GET /v1/indexes and GET /v1/indexes/{index}."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from indexer.index.versions import IndexVersion
+from service.engine import Engine
+from service.routes import engine_of, settings_of
+from service.schemas import CheckpointOut, IndexDetail, IndexList, IndexSummary, Limits
+from service.settings import Settings
+
+router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
+
+
+@router.get("", operation_id="listIndexes", response_model=IndexList)
+async def list_indexes(engine: Annotated[Engine, Depends(engine_of)]) -> IndexList:
+    """All served indexes."""
+    return IndexList(indexes=[_summary(engine.version(name)) for name in engine.names()])
+
+
+@router.get("/{index}", operation_id="getIndex", response_model=IndexDetail)
+async def index_detail(
+    index: str,
+    engine: Annotated[Engine, Depends(engine_of)],
+    settings: Annotated[Settings, Depends(settings_of)],
+) -> IndexDetail:
+    """One index: method, checkpoints, input, labels, limits."""
+    version = engine.version(index)
+    manifest = version.manifest
+    return IndexDetail(
+        **_summary(version).model_dump(),
+        width=manifest.vectors.width,
+        parameters=manifest.method.parameters,
+        checkpoints=[CheckpointOut(**entry.model_dump(exclude={"object"})) for entry in manifest.checkpoints],
+        input=manifest.task.input,
+        labels=manifest.task.labels,
+        explains=engine.explains(index),
+        limits=Limits(max_k=settings.max_k, max_body_bytes=settings.max_body_bytes, page_size=settings.page_size),
+    )
+
+
+def _summary(version: IndexVersion) -> IndexSummary:
+    return IndexSummary(
+        name=version.name,
+        version=version.version,
+        fingerprint=version.fingerprint,
+        method=version.manifest.method.name,
+        rows=version.manifest.vectors.rows,
+        splits=version.manifest.examples.splits,
+    )

@@ -1,0 +1,214 @@
+"""Requests and answers of the HTTP API, as they stand in the OpenAPI schema."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class KnownExampleIn(_Request):
+    """An example of the index's own data."""
+
+    modality: Literal["id"]
+    split: Literal["train", "test"]
+    id: str = Field(max_length=200)
+
+
+class ImageIn(_Request):
+    """A PNG or JPEG in base64, of the size that the index takes."""
+
+    modality: Literal["image"]
+    data: str
+
+
+class ExplainLoss(_Request):
+    """Explain the loss at the label."""
+
+    quantity: Literal["loss"]
+
+
+Direction = Literal["proponents", "opponents"]
+
+
+class QueryRequest(_Request):
+    """Which training examples made the model say that?"""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "examples": [{"example": {"modality": "id", "split": "test", "id": "17"}, "label": "5", "k": 10}]
+        },
+    )
+
+    example: Annotated[KnownExampleIn | ImageIn, Field(discriminator="modality")]
+    label: str | None = Field(default=None, max_length=200, description="explain this label; else the predicted one")
+    target: float | None = Field(default=None, allow_inf_nan=False, description="the same for a regression")
+    explain: ExplainLoss = ExplainLoss(quantity="loss")
+    k: int = Field(default=10, ge=1, description="hits in each direction; the limit is in the index's `limits`")
+    directions: list[Direction] = Field(default=["proponents", "opponents"], min_length=1, max_length=2)
+    include: list[Literal["per_checkpoint", "media"]] = Field(default=["per_checkpoint", "media"], max_length=2)
+
+
+class IndexRef(_Answer):
+    """Which version of which index answered."""
+
+    name: str
+    version: str
+    fingerprint: str
+
+
+class QueryOut(_Answer):
+    """What the model says of the query at its last checkpoint."""
+
+    label: str
+    label_source: Literal["given", "predicted"]
+    predicted: str | None
+    probabilities: dict[str, float]
+    loss: float
+
+
+class ScoreOut(_Answer):
+    """How the scores were made; `exact` is false where they are estimates from projections."""
+
+    method: str
+    explain: str
+    exact: bool
+
+
+class SearchOut(_Answer):
+    """Whether every stored vector was compared."""
+
+    exhaustive: bool
+
+
+class HitOut(_Answer):
+    """One training example. A positive score: training on it lowered the query's loss."""
+
+    rank: int
+    split: str
+    id: str
+    label: str
+    score: float
+    self_influence: float | None
+    per_checkpoint: list[float] | None = None
+    media_url: str | None = None
+
+
+class TimingOut(_Answer):
+    """Milliseconds by stage."""
+
+    queue_ms: float
+    decode_ms: float
+    gradients_ms: float
+    search_ms: float
+    fetch_ms: float
+    total_ms: float
+
+
+class QueryAnswer(_Answer):
+    """Proponents from the highest score down, opponents from the lowest up; ties by id."""
+
+    id: str
+    index: IndexRef
+    query: QueryOut
+    score: ScoreOut
+    search: SearchOut
+    proponents: list[HitOut] | None = None
+    opponents: list[HitOut] | None = None
+    timing: TimingOut
+    warnings: list[str]
+
+
+class IndexSummary(IndexRef):
+    """One served index."""
+
+    method: str
+    rows: int
+    splits: dict[str, int]
+
+
+class IndexList(_Answer):
+    """All served indexes."""
+
+    indexes: list[IndexSummary]
+
+
+class CheckpointOut(_Answer):
+    """One checkpoint, eta being the weight of its part of the score."""
+
+    file: str
+    learning_rate: float
+    eta: float
+    step: int | None
+    epoch: float | None
+    train_loss: float | None
+
+
+class Limits(_Answer):
+    """What a request may ask for."""
+
+    max_k: int
+    max_body_bytes: int
+    page_size: int
+
+
+class IndexDetail(IndexSummary):
+    """Everything about one index that a client needs."""
+
+    width: int
+    parameters: dict[str, Any]
+    checkpoints: list[CheckpointOut]
+    input: dict[str, Any]
+    labels: list[str] | None
+    explains: list[str]
+    limits: Limits
+
+
+class ExampleOut(_Answer):
+    """One example; self_influence is of training examples only."""
+
+    split: str
+    id: str
+    label: str
+    self_influence: float | None
+    media_url: str
+
+
+class ExamplePage(_Answer):
+    """A page of examples; ask on with `next_cursor`."""
+
+    examples: list[ExampleOut]
+    next_cursor: str | None
+
+
+class Health(_Answer):
+    """Alive, or ready."""
+
+    status: Literal["ok"]
+
+
+class ProblemItem(_Answer):
+    """One thing that is wrong with a request, and where."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class Problem(_Answer):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None
+    errors: list[ProblemItem]
