@@ -57,7 +57,9 @@ def main() -> None:
         pearson = np.corrcoef(scores.ravel(), exact[:, :ROWS].ravel())[0, 1]
         worst = np.abs(scores - exact[:, :ROWS]).max() / np.sqrt((exact[:, :ROWS] ** 2).mean())
         print(f"{options.model}: identity, {QUERIES} x {ROWS} scores: Pearson 1 - {1 - pearson:.1e}")
-        print(f"  largest error {worst:.1e} of the RMS score; same top 10: proponents {proponents}, opponents {opponents}")
+        print(
+            f"  largest error {worst:.1e} of the RMS score; same top 10: proponents {proponents}, opponents {opponents}"
+        )
     found = exact_scores(neutral_task(options.model), FOLDER / options.model, queries=QUERIES)
     self_exact = np.load(FOLDER / options.model / "self_exact.npy")
     relative = np.max(np.abs(found.scores - exact) / np.abs(exact))

@@ -3,8 +3,8 @@
     PROPONENT_BENCH=/tmp/tda_bench proponent evaluate exact benchmarks/neutral_task.py:cnn \
         --checkpoints /tmp/tda_bench/cnn --out exact
 
-The folder ``cnn`` or ``mlp`` below PROPONENT_BENCH holds data.npz (x_train, y_train, x_test, y_test; images [1, 28, 28] already
-normalised), checkpoints.json, exact.npy [50, 4500] and self_exact.npy [4500].
+The folder ``cnn`` or ``mlp`` below PROPONENT_BENCH holds data.npz (x_train, y_train, x_test, y_test; images [1, 28, 28]
+already normalised), checkpoints.json, exact.npy [50, 4500] and self_exact.npy [4500].
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from indexer import ImageCodec, Task
 from indexer.recipes.mnist import loss
@@ -43,13 +43,11 @@ def neutral_task(name: str, rows: int | None = None) -> Task:
     """Return the task of one model, on the first ``rows`` training examples or on all."""
     with np.load(FOLDER / name / "data.npz") as arrays:
         data = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-    train: Dataset[tuple[torch.Tensor, ...]] = TensorDataset(data["x_train"], data["y_train"])
-    if rows is not None:
-        train = Subset(train, range(rows))
+    kept = slice(rows)
     return Task(
         model=MODELS[name],
         loss=loss,
-        train=train,
+        train=TensorDataset(data["x_train"][kept], data["y_train"][kept]),
         test=TensorDataset(data["x_test"], data["y_test"]),
         codec=ImageCodec((28, 28), 1, mean=0.1307, std=0.3081),
         labels=[str(digit) for digit in range(10)],
@@ -57,7 +55,11 @@ def neutral_task(name: str, rows: int | None = None) -> Task:
 
 
 def __getattr__(name: str) -> Task:
-    """Make ``cnn`` and ``mlp`` when they are asked for: reading the data is not for importers."""
+    """Make ``cnn`` and ``mlp`` when they are asked for: reading the data is not for importers.
+
+    Raises:
+        AttributeError: as every module's.
+    """
     if name in MODELS:
         return neutral_task(name)
     raise AttributeError(name)

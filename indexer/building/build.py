@@ -80,6 +80,7 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                 m.BlockEntry(name=b.name, parameters=list(b.parameters), shape=b.shape, path=b.path, note=b.note)
                 for b in source.model.layout.blocks
             ],
+            sequential=source.model.layout.sequential,
             vectors=m.VectorsEntry(
                 dtype="<f4",
                 rows=len(task.train),

@@ -37,6 +37,8 @@ def _facts(version: IndexVersion) -> Table:
     table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.examples.splits.items()))
     table.add_row("input", str(manifest.task.input))
     table.add_row("labels", "none: a regression" if manifest.task.labels is None else ", ".join(manifest.task.labels))
+    passes = manifest.sequential or "all checkpoints in one vectorised pass"
+    table.add_row("a query", passes)
     table.add_row("plan", f"batches of {manifest.plan.batch_size}, {manifest.plan.threads} threads")
     return table
 

@@ -5,6 +5,7 @@ at_all(batch, vectors)     vectors of a small batch at all checkpoints in one ve
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -60,19 +61,21 @@ class ModelAtCheckpoints:
     ) -> tuple[Float[Tensor, "c b d"], Float[Tensor, "c b"]]:
         """Return vectors(gradients, matrices) and h at every checkpoint; matrices are stacked by checkpoint.
 
-        One vectorised pass over the checkpoints, unless a block is on the loop path: then one after the other.
+        One vectorised pass over the checkpoints, or one after the other where the layout says so.
         """
         goal = objective or self.loss
         batch = self._cast(batch)
 
-        def one(state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            captured = self._captured(tapped, state, batch, goal)
+        def one(capture: Callable[..., Captured], state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            captured = self._captured(capture, state, batch, goal)
             return vectors(captured.gradients, chosen), captured.loss
 
-        if not self.layout.on("loop"):
-            found: tuple[Tensor, Tensor] = vmap(one)(self._stacked, dict(matrices))
+        if self.layout.sequential is None and not self.layout.on("loop"):
+            found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
             return found
-        rows = [one(self._state(i), {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))]
+        rows = [
+            one(eager, self._state(i), {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
+        ]
         return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
 
     def _captured(

@@ -35,6 +35,9 @@ class BlockGradient(Protocol):
     def dot(self, other: "BlockGradient") -> Float[Tensor, "b q"]:
         """Return <g_i, g'_j> for every example i here and j there."""
 
+    def settled(self) -> "BlockGradient":
+        """Return the form in which many products with this gradient cost least."""
+
 
 @dataclass(frozen=True, slots=True)
 class DenseGradient:
@@ -59,6 +62,10 @@ class DenseGradient:
         """One matrix product over flattened gradients."""
         return self.values.flatten(1) @ other.dense().flatten(1).T
 
+    def settled(self) -> BlockGradient:
+        """Itself."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class FactorGradient:
@@ -79,33 +86,36 @@ class FactorGradient:
 
     def square_norm(self) -> Float[Tensor, " b"]:
         """<g, g> = sum over t, s of <left_t, left_s> <right_t, right_s>, or densely where that is less work."""
+        if self._dense_is_cheaper:
+            return self.dense().square().sum((1, 2))
         left, right = self._pairs()
         if left.shape[1] == 1:
             return left.square().sum((1, 2)) * right.square().sum((1, 2))
-        if _dense_is_cheaper(left, right):
-            return self.dense().square().sum((1, 2))
         return ((left @ left.transpose(1, 2)) * (right @ right.transpose(1, 2))).sum((1, 2))
 
     def dot(self, other: BlockGradient) -> Float[Tensor, "b q"]:
         """<g, g'> = sum over t, s of <left_t, left'_s> <right_t, right'_s>, or densely where that is less work."""
-        if not isinstance(other, FactorGradient):
+        if not isinstance(other, FactorGradient) or self._dense_is_cheaper:
             return self.dense().flatten(1) @ other.dense().flatten(1).T
         (left, right), (left_, right_) = self._pairs(), other._pairs()
         if left.shape[1] == left_.shape[1] == 1:
             return (left[:, 0] @ left_[:, 0].T) * (right[:, 0] @ right_[:, 0].T)
-        if _dense_is_cheaper(left, right):
-            return self.dense().flatten(1) @ other.dense().flatten(1).T
         columns = [
             ((left @ left_[j].T) * (right @ right_[j].T)).sum((1, 2)) for j in range(len(left_))
         ]  # one example there at a time: memory b * t * s
         return torch.stack(columns, dim=1)
 
+    def settled(self) -> BlockGradient:
+        """Return the form in which many products with this gradient cost least: dense, or the factors as they are."""
+        return DenseGradient(self.dense()) if self._dense_is_cheaper else self
+
+    @property
+    def _dense_is_cheaper(self) -> bool:
+        """m n < t (m + n): forming the gradient costs less than the products of all pairs of positions."""
+        shapes = [use.shape for use in self.uses]
+        t, m, n = sum(t for t, _, _ in shapes), shapes[0][1], shapes[0][2]
+        return t > 1 and m * n < t * (m + n)
+
     def _pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         pairs = [use.pairs() for use in self.uses]
         return torch.cat([left for left, _ in pairs], dim=1), torch.cat([right for _, right in pairs], dim=1)
-
-
-def _dense_is_cheaper(left: Tensor, right: Tensor) -> bool:
-    """m n < t (m + n): forming the gradient costs less than the products of all pairs of positions."""
-    t, m, n = left.shape[1], left.shape[2], right.shape[2]
-    return m * n < t * (m + n)

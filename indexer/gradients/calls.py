@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -86,7 +87,9 @@ def _wrapped(original: Callable[..., Tensor], bind: Callable[..., FunctionCall])
     def wrapper(*args: Any, **kwargs: Any) -> Tensor:
         output = original(*args, **kwargs)
         recorder = _active.recorder
-        return output if recorder is None else recorder.record(bind(*args, **kwargs), output)
+        if recorder is None or not torch.is_grad_enabled():  # under no_grad a call adds nothing to any gradient
+            return output
+        return recorder.record(bind(*args, **kwargs), output)
 
     return wrapper
 

@@ -86,10 +86,12 @@ class _SiteRecorder:
         self.inputs: list[Tensor] = []
 
     def record(self, call: FunctionCall, output: Tensor) -> Tensor:
-        if id(call.weight) not in self._names and (call.bias is None or id(call.bias) not in self._names):
+        names = (self._names.get(id(call.weight)), None if call.bias is None else self._names.get(id(call.bias)))
+        if names == (None, None):
             return output
         position = len(self.inputs)
-        if position >= len(self._sites) or self._sites[position].function != call.function:
+        found = (call.function, names, tuple(output.shape[1:]))
+        if position >= len(self._sites) or found != _expected(self._sites[position]):
             raise TaskError(_OTHER_PATH)
         self.inputs.append(call.x.detach())
         return self.keep(position, output)
@@ -129,6 +131,10 @@ _OTHER_PATH = (
 )
 
 
+def _expected(site: CallSite) -> tuple[str, tuple[str | None, str | None], tuple[int, ...]]:
+    return site.function, site.names, site.output
+
+
 def _tracked(tensor: Tensor, trainable: bool) -> Tensor:
     return tensor.detach().requires_grad_() if trainable else tensor.detach()
 
@@ -140,7 +146,7 @@ def _names(state: State, layout: Layout) -> dict[int, str]:
 def _deltas(losses: Tensor, edges: Sequence[GradientEdge], outputs: Sequence[Tensor]) -> list[Tensor]:
     if not edges:
         return []
-    deltas = torch.autograd.grad(losses.sum(), edges, allow_unused=True)
+    deltas = torch.autograd.grad(losses, edges, torch.ones_like(losses), allow_unused=True)
     return [torch.zeros_like(output) if delta is None else delta for delta, output in zip(deltas, outputs, strict=True)]
 
 

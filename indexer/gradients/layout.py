@@ -36,12 +36,13 @@ class Block:
 class CallSite:
     """One call of the forward pass that is on the factor path.
 
-    weight and bias name the blocks that the call feeds (the same name where the bias is a column of the weight's
-    block); output: the shape of the call's output without its batch axis. An input that is changed in place after
-    the call needs no care here: autograd refuses to train such a model.
+    names: the weight and the bias that are on the path, or None; weight and bias: the blocks that they feed (the same
+    where the bias is a column of the weight's block); output: the shape of the call's output without its batch axis.
+    An input that is changed in place after the call needs no care here: autograd refuses to train such a model.
     """
 
     function: str
+    names: tuple[str | None, str | None]
     weight: str | None
     bias: str | None
     geometry: Convolution | None
@@ -50,10 +51,14 @@ class CallSite:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Blocks in the order of the stored vector, and call sites in the order of the forward pass."""
+    """Blocks in the order of the stored vector, and call sites in the order of the forward pass.
+
+    sequential: why a query takes one checkpoint after the other; None where ``vmap`` takes all at once.
+    """
 
     blocks: tuple[Block, ...]
     sites: tuple[CallSite, ...]
+    sequential: str | None = None
 
     @property
     def size(self) -> int:

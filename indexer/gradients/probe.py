@@ -4,11 +4,14 @@ It refuses, naming the cause, what would give silently wrong per-example gradien
 an example, anything still random in ``eval()``, an output that depends on the rest of the batch.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import ProbeError
-from indexer.gradients.at_checkpoints import ModelAtCheckpoints
+from indexer.errors import ProbeError, TaskError
+from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Vectors
 from indexer.gradients.general import by_loop
 from indexer.gradients.layout import Layout
 from indexer.gradients.trace import trace
@@ -34,13 +37,12 @@ def probe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout
     with torch.no_grad():
         _check_contract(module, loss, batch)
     layout = trace(module, loss, batch)
-    _compare_with_loop(module, loss, batch, layout)
-    return layout
+    return _compare_with_loop(module, loss, batch, layout)
 
 
 def _check_contract(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> None:
     inputs, targets = batch
-    outputs = module(inputs)
+    outputs = _first_outputs(module, inputs)
     losses = loss(outputs, targets)
     if losses.shape != (len(inputs),):
         raise ProbeError(
@@ -61,6 +63,27 @@ def _check_contract(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor])
         raise ProbeError("the loss of an example depends on the rest of the batch; use reduction='none'")
 
 
+def _first_outputs(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Run the model for the first time.
+
+    Raises:
+        ProbeError: it fails in float64, gives more than one tensor, or changes its input.
+    """
+    before = inputs.clone()
+    try:
+        outputs = module(inputs)
+    except RuntimeError as exc:
+        raise ProbeError(
+            "the model fails on training examples in float64, in which it is probed: "
+            f"{str(exc).split(chr(10), 1)[0]}; let it follow the dtype of its input, without .float()"
+        ) from exc
+    if not isinstance(outputs, Tensor):
+        raise ProbeError(f"the model must return one tensor, found {type(outputs).__name__}; wrap it in one that does")
+    if not torch.equal(inputs, before):
+        raise ProbeError("the model changes its input in place; let it clone its input first")
+    return outputs
+
+
 def _suspect(module: nn.Module) -> str:
     for name, child in module.named_modules():
         if isinstance(child, nn.modules.batchnorm._NormBase) and child.running_mean is None:
@@ -68,17 +91,49 @@ def _suspect(module: nn.Module) -> str:
     return "; per-example influence is not defined for it"
 
 
-def _compare_with_loop(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> None:
+def _compare_with_loop(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Layout:
+    """Compare both ways of `ModelAtCheckpoints`; return the layout, told whether checkpoints can be stacked."""
     state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    found = ModelAtCheckpoints(module, [state], loss, layout, dtype=torch.float64).at(0, batch).gradients
     names = [name for block in layout.blocks for name in block.parameters]
-    expected = by_loop(module, state, loss, batch, names)
-    for block in layout.blocks:
-        right = torch.cat(
-            [expected[name].reshape(len(batch[0]), block.shape[0], -1) for name in block.parameters], dim=2
+    by_name = by_loop(module, state, loss, batch, names)
+    expected = {
+        block.name: torch.cat(
+            [by_name[name].reshape(len(batch[0]), block.shape[0], -1) for name in block.parameters], 2
         )
-        error = (found[block.name].dense() - right).norm() / right.norm().clamp_min(1e-30)
-        if error > TOLERANCE and (found[block.name].dense() - right).norm() > 1e-12:
+        for block in layout.blocks
+    }
+    model = ModelAtCheckpoints(module, [state, state], loss, layout, dtype=torch.float64)
+    found = model.at(0, batch).gradients
+    _refuse_difference(layout, {name: gradient.dense() for name, gradient in found.items()}, expected)
+    layout = replace(layout, sequential=_why_sequential(model, batch, layout))
+    model = ModelAtCheckpoints(module, [state, state], loss, layout, dtype=torch.float64)
+    vectors, _ = model.at_all(batch, _concatenated(layout), {})
+    blocks = torch.split(vectors[0], [block.size for block in layout.blocks], dim=1)
+    stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, blocks, strict=True)}
+    _refuse_difference(layout, stacked, expected)
+    return layout
+
+
+def _concatenated(layout: Layout) -> Vectors:
+    return lambda gradients, _: torch.cat([gradients[b.name].dense().flatten(1) for b in layout.blocks], dim=1)
+
+
+def _why_sequential(model: ModelAtCheckpoints, batch: tuple[Tensor, Tensor], layout: Layout) -> str | None:
+    if layout.on("loop"):
+        return "a block is on the loop path"
+    try:
+        model.at_all(batch, _concatenated(layout), {})
+    except (RuntimeError, NotImplementedError, ValueError, TypeError, TaskError) as exc:
+        return f"vmap over checkpoints: {str(exc).split(chr(10), 1)[0][:120]}"
+    return None
+
+
+def _refuse_difference(layout: Layout, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    for block in layout.blocks:
+        right = expected[block.name]
+        difference = (found[block.name] - right).norm()
+        error = difference / right.norm().clamp_min(1e-30)
+        if error > TOLERANCE and difference > 1e-12:
             raise ProbeError(
                 f"the gradient of {block.name!r} by {block.path} ({block.note}) differs from a plain backward() by "
                 f"{error:.1e} of its norm; Proponent cannot answer rightly for this model"

@@ -24,6 +24,10 @@ from torch.nn import functional as F
 class Use(Protocol):
     """One call's contribution to the gradient of one block."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(t, m, n): positions, and the block's own shape."""
+
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
         """Return the sum over positions of (L left_t)(R right_t)'."""
 
@@ -41,6 +45,11 @@ class LinearUse:
     delta: Tensor
     x: Tensor
     bias: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Positions are all axes between the first and the last."""
+        return self.delta.shape[1:-1].numel(), self.delta.shape[-1], self.x.shape[-1] + self.bias
 
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
         """Two thin products, then one outer product a position."""
@@ -78,22 +87,33 @@ class Conv2dUse:
     bias: bool
     geometry: Convolution
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Positions are the output's pixels."""
+        height, width = self.geometry.kernel
+        inputs = self.x.shape[1] * height * width
+        return self.delta.shape[2:].numel(), self.delta.shape[1], inputs + self.bias
+
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
         """One product for the left, one convolution for the right, and a sum over pixels."""
         a = self.delta.flatten(2)
         if left is not None:
             a = left @ a
-        return a @ self._right(right).transpose(1, 2)
+        if right is not None:
+            return a @ self._convolved(right).transpose(1, 2)
+        product = a @ self._patches().transpose(1, 2)
+        return torch.cat([product, a.sum(2, keepdim=True)], dim=2) if self.bias else product
 
     def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         """delta and the unfolded patches."""
-        return self.delta.flatten(2).transpose(1, 2), self._right(None).transpose(1, 2)
+        return self.delta.flatten(2).transpose(1, 2), _with_one(self._patches().transpose(1, 2), self.bias)
 
-    def _right(self, right: Tensor | None) -> Float[Tensor, "b r2 t"]:
+    def _patches(self) -> Float[Tensor, "b n t"]:
         g = self.geometry
-        if right is None:
-            patches = F.unfold(self.x, g.kernel, g.dilation, g.padding, g.stride)
-            return torch.cat([patches, torch.ones_like(patches[:, :1])], dim=1) if self.bias else patches
+        return F.unfold(self.x, g.kernel, g.dilation, g.padding, g.stride)
+
+    def _convolved(self, right: Tensor) -> Float[Tensor, "b r2 t"]:
+        g = self.geometry
         columns = right[:, :-1] if self.bias else right
         kernels = columns.reshape(len(right), self.x.shape[1], *g.kernel)
         offset = right[:, -1] if self.bias else None

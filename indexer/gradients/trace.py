@@ -116,6 +116,7 @@ def _layout(state: State, trainable: Sequence[str], calls: Sequence[_Seen], refu
     sites = tuple(
         CallSite(
             function=seen.call.function,
+            names=(seen.weight if seen.weight in home else None, seen.bias if seen.bias in home else None),
             weight=home.get(seen.weight or ""),
             bias=home.get(seen.bias or ""),
             geometry=seen.call.geometry,

@@ -103,13 +103,17 @@ class BlockEntry(_Frozen):
 
 
 class Manifest(_Frozen):
-    """One version of an index."""
+    """One version of an index.
+
+    sequential: why queries take one checkpoint after the other; null where one pass takes all.
+    """
 
     format: Literal[1]
     method: MethodEntry
     task: TaskEntry
     checkpoints: list[CheckpointEntry] = Field(min_length=1)
     blocks: list[BlockEntry]
+    sequential: str | None
     vectors: VectorsEntry
     search: SearchEntry
     examples: ExamplesEntry

@@ -76,7 +76,10 @@ class TracIn:
         self, queries: Batch, train: Iterable[Batch]
     ) -> Iterator[tuple[Float[Tensor, "b q"], Float[Tensor, "b c"]]]:
         """Factor products, nothing projected, nothing stored but the factors of the queries."""
-        asked = [self._model.at(i, queries).gradients for i in range(len(self._model))]
+        asked = [
+            {name: gradient.settled() for name, gradient in self._model.at(i, queries).gradients.items()}
+            for i in range(len(self._model))
+        ]
         for batch in train:
             scores = torch.zeros(len(batch[0]), len(queries[0]), dtype=self._model.dtype)
             norms = []

@@ -48,8 +48,11 @@ def make_projection(layout: Layout, parameters: Mapping[str, Any]) -> Projection
     """
     rest = dict(parameters)
     name = rest.pop("name", None)
-    if name not in PROJECTIONS:
+    if not isinstance(name, str) or name not in PROJECTIONS:
         raise BuildError(f"unknown projection {name!r}; expected one of {', '.join(PROJECTIONS)}")
+    for key, value in rest.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BuildError(f"projection {name!r}: {key} = {value!r}; expected a whole number")
     try:
         return PROJECTIONS[name](layout, **rest)
     except TypeError as exc:

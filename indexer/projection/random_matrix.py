@@ -25,7 +25,7 @@ def normal_matrix(
     >>> here.shape, bool((here == there).any())
     (torch.Size([2, 3]), False)
     """
-    key = hashlib.sha256(repr((seed, *place)).encode()).digest()[:16]
+    key = hashlib.sha256(repr((int(seed), int(place[0]), *place[1:])).encode()).digest()[:16]
     generator = np.random.Philox(key=np.frombuffer(key, dtype="<u8").astype(np.uint64))
     count = shape[0] * shape[1]
     words = generator.random_raw((count + 1) // 2)

@@ -18,6 +18,10 @@ from indexer.gradients.capture import Gradients
 from indexer.gradients.layout import Block, Layout
 from indexer.projection.random_matrix import normal_matrix
 
+SHORT = (
+    16  # a left side (outputs, classes) of up to this many numbers is never projected where the share has room for it
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Rank1:
@@ -47,7 +51,7 @@ class Rank1:
         """Return (r1, r2): near-square, r1 r2 within the block's share, and no longer than the sides themselves."""
         share = self.numbers // len(self.layout.blocks)
         m, n = block.shape
-        r1 = min(m, isqrt(share))
+        r1 = m if m <= min(SHORT, share) else min(m, isqrt(share))
         r2 = min(n, share // r1)
         return min(m, share // r2), r2
 

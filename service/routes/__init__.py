@@ -1,5 +1,7 @@
 """Routes: parse, ask the engine, write the answer. Ten lines each."""
 
+from urllib.parse import quote
+
 from fastapi import Request
 
 from service.engine import Engine
@@ -20,4 +22,4 @@ def settings_of(request: Request) -> Settings:
 
 def media_url(index: str, split: str, id: str) -> str:
     """Return the path of an example's preview."""
-    return f"/v1/indexes/{index}/examples/{split}/{id}/media"
+    return f"/v1/indexes/{quote(index, safe='')}/examples/{quote(split, safe='')}/{quote(id, safe='')}/media"

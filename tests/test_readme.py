@@ -1,0 +1,51 @@
+"""The README's own example, followed to the letter in an empty folder."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def run(command: str, folder: Path) -> str:
+    """Run one line of the README with this environment's programs first, and return what it printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_example_runs_from_task_to_answer(tmp_path: Path) -> None:
+    for code in blocks("python"):
+        (tmp_path / code.split("\n", 1)[0].removeprefix("# ")).write_text(code)
+    [commands] = blocks("sh")
+    printed = [run(command, tmp_path) for command in commands.splitlines()]
+    assert "net" not in printed[2] and "1.weight + 1.bias" in printed[2]
+    assert printed[3].count("train/") == 20  # ten proponents, ten opponents
+    assert len(run("python ask.py", tmp_path).splitlines()) == 6
+
+
+def test_the_task_is_under_thirty_lines() -> None:
+    [code] = [block for block in blocks("python") if block.startswith("# digits.py")]
+    assert len(code.splitlines()) < 30
+
+
+def test_every_command_of_the_table_exists() -> None:
+    listed = set(re.findall(r"^\| `proponent (\w+)", README, flags=re.MULTILINE))
+    helped = run("proponent --help", REPOSITORY)
+    assert listed == set(re.findall(r"^│ (\w+) ", helped, flags=re.MULTILINE))
+
+
+def test_the_readme_s_files_exist() -> None:
+    links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
+    assert links and all((REPOSITORY / link).is_file() for link in links)
