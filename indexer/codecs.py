@@ -5,7 +5,6 @@ writes PNG previews. Pixels p in 0..255 and model inputs x are tied by x = (p / 
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,8 +84,8 @@ class ImageCodec:
             InputFormatError: not base64, not a PNG or JPEG, or of another size.
         """
         try:
-            raw = base64.b64decode(payload["data"], validate=True)
-        except binascii.Error as exc:
+            raw = base64.b64decode(_text(payload), validate=True)
+        except ValueError as exc:  # binascii.Error, or letters beyond ASCII
             raise InputFormatError(
                 "the image is not valid base64; send the bytes of a PNG or JPEG file in base64"
             ) from exc
@@ -107,7 +106,10 @@ class ImageCodec:
     def describe(self) -> dict[str, Any]:
         """Return modality, height, width and channels."""
         height, width = self.size
-        return {"modality": "image", "height": height, "width": width, "channels": self.channels}
+        return {"modality": "image", "height": height, "width": width, "channels": self.channels} | {
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def _open(self, raw: bytes) -> Image.Image:
         """Open and decode; the size is read from the header, before any pixel is decoded.
@@ -126,6 +128,7 @@ class ImageCodec:
             SyntaxError,
             ValueError,
             Image.DecompressionBombError,
+            Image.DecompressionBombWarning,  # where warnings are errors
         ) as exc:
             raise InputFormatError("the image cannot be decoded; send a whole PNG or JPEG file in base64") from exc
         if image.size != (width, height):
@@ -133,4 +136,18 @@ class ImageCodec:
                 f"expected an image of {height} x {width} pixels (height x width), found "
                 f"{image.height} x {image.width}; resize it as the training images were"
             )
+        if image.mode.startswith(("I", "F")):
+            raise InputFormatError(f"expected pixels of 8 bits, found mode {image.mode!r}; convert the image first")
         return image
+
+
+def _text(payload: Mapping[str, Any]) -> str:
+    """Return the payload's data.
+
+    Raises:
+        InputFormatError: there is none.
+    """
+    data = payload.get("data")
+    if not isinstance(data, str):
+        raise InputFormatError("expected 'data': the bytes of a PNG or JPEG file in base64")
+    return data

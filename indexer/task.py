@@ -102,7 +102,10 @@ def read_rows(examples: Examples, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
                 f"row {row}: expected (input tensor, target), found {type(example).__name__}; wrap the data set"
             )
         inputs.append(example[0])
-        targets.append(torch.as_tensor(example[1]))
+        try:
+            targets.append(torch.as_tensor(example[1]))
+        except (TypeError, ValueError, RuntimeError) as exc:
+            raise TaskError(f"row {row}: expected a target that is a number, found {example[1]!r}") from exc
         if inputs[-1].shape != inputs[0].shape:
             raise TaskError(
                 f"row {row}: expected an input of shape {tuple(inputs[0].shape)}, as at row {rows[0]}, "
@@ -161,7 +164,15 @@ def _load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise TaskError(f"task file {str(path)!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    replaced = sys.modules.get(path.stem)
+    if replaced is None:  # dataclasses and pickle look their module up there; what is installed is never hidden
+        sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        if replaced is None:
+            sys.modules.pop(path.stem, None)
+        raise
     return module
 
 

@@ -24,8 +24,9 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Model initialisation in tests is repeatable."""
+    """Model initialisation in tests is repeatable; one thread, because tiny models wait for a second one in vain."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

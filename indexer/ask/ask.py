@@ -55,6 +55,10 @@ class Ask:
         facts, target = self._facts(question, inputs)
         vectors, _ = self.index.method.query_vectors((inputs, target[None]))
         query = vectors.float().numpy()
+        if not np.isfinite(query).all():
+            raise QuestionError(
+                "the gradient of the loss at this example is not finite; ask at a target near those of the training set"
+            )
         clock.lap("gradients")
         [candidates] = self.index.search.search(query, min(question.k, len(self.index.store)))
         clock.lap("search")
@@ -136,9 +140,11 @@ class Ask:
 
     def _ranked(self, query: np.ndarray, positions: Sequence[int], k: int, sign: int) -> tuple[Hit, ...]:
         """Score the candidates from their stored vectors, and keep the best k; sign 1 sorts upwards."""
-        vectors = self.index.store.rows(positions).astype(np.float64)
-        slices = [slice(part.start, part.stop) for part in self.index.method.parts]
-        parts = np.stack([vectors[:, s] @ query[s].astype(np.float64) for s in slices], axis=1)
+        starts = [part.start for part in self.index.method.parts]
+        wide = query.astype(np.float64)
+        # a row at a time, and not `@`: BLAS may round equal rows differently, and equal scores are ordered by id
+        rows = [np.add.reduceat(self.index.store.row(position) * wide, starts) for position in positions]
+        parts = np.stack(rows)
         scores = parts.sum(axis=1)
         examples = self.index.examples.at(positions)
         order = sorted(range(len(positions)), key=lambda i: (sign * scores[i], examples[i].split, examples[i].id))

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from indexer.checkpoints.states import model_states
-from indexer.errors import CorruptIndexError, TaskMismatchError
+from indexer.errors import CheckpointError, CorruptIndexError, TaskMismatchError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Block
 from indexer.gradients.outputs import difference, fixed_rows, probe_outputs
@@ -72,7 +73,11 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
             f"{_built(version)} has {manifest.vectors.rows:,} training examples; the task has {len(task.train):,}"
         )
     module = task.model()
-    states = model_states(module, ((f"index {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints))
+    stored = ((f"checkpoint {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints)
+    try:
+        states = model_states(module, stored)
+    except CheckpointError as exc:
+        raise TaskMismatchError(f"{_built(version)} was built with another model: {exc}") from exc
     layout = probe(module, task.loss, read_rows(task.train, range(PROBE_ROWS)))
     if [_shape(block) for block in layout.blocks] != [(b.name, b.shape, tuple(b.parameters)) for b in manifest.blocks]:
         raise TaskMismatchError(f"{_built(version)} has other parameter blocks than the task's model")
@@ -116,7 +121,10 @@ def _check_random(version: IndexVersion, drawn: Mapping[str, list[float]]) -> No
 
 
 def _tensors(version: IndexVersion, ref: ObjectRef) -> dict[str, Tensor]:
-    return safetensors.torch.load(version.objects.read(ref, "tensors"))
+    try:
+        return safetensors.torch.load(version.objects.read(ref, "tensors"))
+    except safetensors.SafetensorError as exc:
+        raise CorruptIndexError(f"{version.objects.path(ref)} is not safetensors; rebuild the index") from exc
 
 
 def _built(version: IndexVersion) -> str:

@@ -23,7 +23,7 @@ from indexer.building.plan import batches, make_plan, refuse_too_large, running
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import Checkpoint, list_checkpoints, read_state
 from indexer.checkpoints.states import model_states
-from indexer.errors import BuildError
+from indexer.errors import BuildError, TaskError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.outputs import fixed_rows, probe_outputs
 from indexer.gradients.probe import PROBE_ROWS, probe
@@ -116,8 +116,8 @@ def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], dtype: torch.dt
     """Read the checkpoints, probe the task's model at the last one, and keep it warm at all of them.
 
     Raises:
-        BuildError: the task has too few training examples.
-        TaskError: reading a training example twice gives two inputs.
+        BuildError: there are too few training examples.
+        TaskError: an example is another one when it is read again, or the labels do not fit the model's outputs.
     """
     if len(task.train) < PROBE_ROWS:
         raise BuildError(f"expected at least {PROBE_ROWS} training examples, found {len(task.train)}")
@@ -131,7 +131,13 @@ def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], dtype: torch.dt
             "task.train gives another input when the same row is read again; leave random augmentation out"
         )
     layout = probe(module, task.loss, batch)
-    return Source(ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype), checkpoints, files)
+    model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype)
+    width = model.outputs(0, batch[0]).shape[-1]
+    if task.labels is not None and width != len(task.labels):
+        raise TaskError(
+            f"the model has {width} outputs and the task {len(task.labels)} labels; expected one label an output"
+        )
+    return Source(model, checkpoints, files)
 
 
 def _write_vectors(

@@ -38,6 +38,7 @@ class BuildSpec:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "checkpoints", Path(self.checkpoints))
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -52,10 +53,22 @@ def read_spec(path: Path, checkpoints: Path) -> BuildSpec:
     """
     try:
         document = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise BuildError(f"spec {str(path)!r} cannot be read as TOML: {exc}") from exc
     known = {f.name for f in fields(BuildSpec)} - {"checkpoints"}
     unknown = sorted(set(document) - known)
     if unknown:
         raise BuildError(f"spec {str(path)!r} has the key {unknown[0]!r}; expected only {', '.join(sorted(known))}")
+    for key, (kind, name) in _TYPES.items():
+        value = document.get(key)
+        if key in document and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise BuildError(f"spec {str(path)!r}: {key} = {value!r}: expected {name}")
     return BuildSpec(checkpoints=checkpoints, **document)
+
+
+_TYPES: Mapping[str, tuple[type, str]] = {
+    "method": (str, "a name"),
+    "projection": (dict, "a table, such as [projection]"),
+    "batch_size": (int, "a whole number"),
+    "threads": (int, "a whole number"),
+}

@@ -10,6 +10,7 @@ wrote of a state dict, read with ``weights_only=True``: reading a checkpoint nev
 
 import math
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ from torch import Tensor, nn
 from indexer.errors import CheckpointError, LearningRateError
 
 LISTING = "checkpoints.json"
+
+_UNREADABLE = (
+    *(safetensors.SafetensorError, pickle.UnpicklingError, OSError, EOFError),
+    # what torch's unpickler raises on bytes that are no checkpoint
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ def _entry(folder: Path, entry: Any, number: int, total: int) -> Checkpoint:
     return Checkpoint(
         path=folder / entry["file"],
         learning_rate=_learning_rate(entry, where),
-        step=None if (step := _number(entry, "step", where)) is None else int(step),
+        step=_step(entry, where),
         epoch=_number(entry, "epoch", where),
         train_loss=_number(entry, "train_loss", where),
     )
@@ -84,6 +91,15 @@ def _learning_rate(entry: Mapping[str, Any], where: str) -> float:
             "nothing. Leave the checkpoint out, or write the rate of the steps that led to it"
         )
     return float(rate)
+
+
+def _step(entry: Mapping[str, Any], where: str) -> int | None:
+    step = _number(entry, "step", where)
+    if step is None:
+        return None
+    if step != int(step):
+        raise CheckpointError(f"{where} has step {step!r}; expected a whole number")
+    return int(step)
 
 
 def _number(entry: Mapping[str, Any], key: str, where: str) -> float | None:
@@ -105,7 +121,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as exc:
+    except _UNREADABLE as exc:
         raise CheckpointError(
             f"{str(path)!r} cannot be read as weights only; save `model.state_dict()` with torch.save or safetensors"
         ) from exc

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from indexer.building.build import build as build_index
-from indexer.building.spec import BuildSpec, read_spec
+from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec, read_spec
 from indexer.cli.progress import bars, console
 from indexer.errors import BuildError
 from indexer.task import load_task
@@ -46,9 +46,10 @@ def _spec(checkpoints: Path, projection: str | None, file: Path | None) -> Build
         return read_spec(file, checkpoints)
     if projection is None:
         return BuildSpec(checkpoints)
-    name, _, numbers = projection.partition(":")
-    if numbers and not (numbers.isascii() and numbers.isdigit()):
+    name, colon, numbers = projection.partition(":")
+    if colon and not (numbers.isascii() and numbers.isdigit()):
         raise BuildError(f"--projection {projection!r}: expected a name, or a name and a number as in 'rank1:1024'")
-    if numbers:
-        return BuildSpec(checkpoints, projection={"name": name, "numbers": int(numbers), "seed": 0})
-    return BuildSpec(checkpoints, projection={"name": name} if name == "identity" else {"name": name, "numbers": 1024})
+    if name == "identity" and not colon:
+        return BuildSpec(checkpoints, projection={"name": name})
+    chosen = {"numbers": int(numbers)} if colon else {}
+    return BuildSpec(checkpoints, projection={**DEFAULT_PROJECTION, "name": name, **chosen})

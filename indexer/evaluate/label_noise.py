@@ -24,7 +24,8 @@ class NoiseCurve:
 
     def at(self, share: float) -> float:
         """Return the share found when this share of the examples was inspected."""
-        return float(self.found[max(0, round(share * len(self.found)) - 1)])
+        inspected = round(share * len(self.found))
+        return float(self.found[inspected - 1]) if inspected else 0.0
 
 
 def noise_curve(wrong_first_to_last: Bool[np.ndarray, " n"]) -> NoiseCurve:

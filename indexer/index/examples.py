@@ -16,6 +16,8 @@ from typing import Any
 from indexer.codecs import Preview
 from indexer.errors import CorruptIndexError, UnknownExampleError
 
+CHUNK = 500  # positions a statement: far below the number of variables that any SQLite takes
+
 _SCHEMA = """
 CREATE TABLE example (
     split TEXT NOT NULL, id TEXT NOT NULL, position INTEGER UNIQUE, label TEXT NOT NULL, content TEXT NOT NULL,
@@ -100,8 +102,11 @@ class Examples:
 
     def at(self, positions: Sequence[int]) -> list[Example]:
         """Return the training examples at the positions of the vectors, in that order."""
-        marks = ",".join("?" * len(positions))
-        found = {e.position: e for e in self._examples(f"WHERE position IN ({marks})", tuple(positions))}
+        found: dict[int | None, Example] = {}
+        for start in range(0, len(positions), CHUNK):
+            chunk = positions[start : start + CHUNK]
+            marks = ",".join("?" * len(chunk))
+            found |= {e.position: e for e in self._examples(f"WHERE position IN ({marks})", tuple(chunk))}
         return [found[position] for position in positions]
 
     def listing(self, split: str, *, start: int, count: int) -> list[Example]:
@@ -127,9 +132,8 @@ class Examples:
             "SELECT position, SUM(value) AS total FROM self_influence GROUP BY position ORDER BY total DESC, position",
             (),
         )
-        for start in range(0, len(totals), 500):
-            chunk = totals[start : start + 500]
-            yield from zip(self.at([position for position, _ in chunk]), (total for _, total in chunk), strict=True)
+        examples = self.at([position for position, _ in totals])
+        yield from zip(examples, (total for _, total in totals), strict=True)
 
     def _examples(self, where: str, values: Sequence[object]) -> list[Example]:
         rows = self._all(f"SELECT split, id, position, label, content FROM example {where}", values)

@@ -3,7 +3,7 @@
 A shard is nothing but rows: row r starts at byte 4 * width * r. Shape and hash stand in the manifest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ class VectorWriter:
         Raises:
             BuildError: a row holds NaN or infinity; the first is named.
         """
+        rows = rows.astype(DTYPE)
         finite = np.isfinite(rows).all(axis=1)
         if not finite.all():
             written = sum(shard.rows for shard in self.shards) + sum(map(len, self._pending))
@@ -42,7 +43,7 @@ class VectorWriter:
                 f"the vector of training row {written + int(np.argmin(finite))} holds NaN or infinity; "
                 "look at that example and at the checkpoints' losses"
             )
-        self._pending.append(rows.astype(DTYPE))
+        self._pending.append(rows)
         while sum(map(len, self._pending)) >= self._limit:
             self._write(self._limit)
 
@@ -76,14 +77,19 @@ class VectorStore:
         """Shards, one after the other."""
         return iter(self.shards)
 
-    def rows(self, positions: Sequence[int]) -> Float[np.ndarray, "k m"]:
-        """Return the vectors at the positions, in that order."""
-        starts = np.cumsum([0, *map(len, self.shards)])
-        found = np.empty((len(positions), self.width), dtype=np.float32)
-        for out, position in enumerate(positions):
-            shard = int(np.searchsorted(starts, position, side="right")) - 1
-            found[out] = self.shards[shard][position - starts[shard]]
-        return found
+    def row(self, position: int) -> Float[np.ndarray, " m"]:
+        """Return the vector at a position, not copied.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        if position >= 0:
+            for shard in self.shards:
+                if position < len(shard):
+                    found: np.ndarray = shard[position]
+                    return found
+                position -= len(shard)
+        raise IndexError(position)
 
 
 def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:

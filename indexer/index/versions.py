@@ -108,7 +108,12 @@ def open_version(folder: Path) -> IndexVersion:
 
 
 def _parse(data: bytes, path: Path) -> Manifest:
-    document = orjson.loads(data)
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise CorruptIndexError(f"{path} is not JSON; rebuild the index") from exc
+    if not isinstance(document, dict):
+        raise CorruptIndexError(f"{path} is not a JSON object; rebuild the index")
     if document.get("format") != FORMAT:
         raise CorruptIndexError(
             f"{path} is of format {document.get('format')!r}; this version of Proponent reads format {FORMAT}: "

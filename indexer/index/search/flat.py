@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 from jaxtyping import Float
 
+MOST_TIES = 4096  # a query whose gradient is zero ties with every row: beyond so many, ties are cut by position
 MARGIN = 8  # candidates beyond k, so that float32 rounding in the search cannot push a row out of the top k
 
 
@@ -26,7 +27,7 @@ class Candidates:
 class FlatSearch:
     """``IndexFlatIP`` over the rows of a store."""
 
-    def __init__(self, shards: Iterable[Float[np.ndarray, "n m"]], width: int) -> None:
+    def __init__(self, shards: Iterable[Float[np.ndarray, "_ m"]], width: int) -> None:
         self._index = faiss.IndexFlatIP(width)
         for shard in shards:
             self._index.add(np.ascontiguousarray(shard, dtype=np.float32))
@@ -43,9 +44,9 @@ class FlatSearch:
 
     def _wide_enough(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Fetch until the last score of every query is below its k-th, so that no tie is cut by chance."""
-        fetch = min(k + MARGIN, self._index.ntotal)
+        fetch, most = min(k + MARGIN, self._index.ntotal), min(k + MOST_TIES, self._index.ntotal)
         while True:
             scores, positions = self._index.search(queries, fetch)
-            if fetch == self._index.ntotal or (scores[:, -1] < scores[:, k - 1]).all():
+            if fetch >= most or (scores[:, -1] < scores[:, k - 1]).all():
                 return positions, scores
-            fetch = min(2 * fetch, self._index.ntotal)
+            fetch = min(2 * fetch, most)
