@@ -17,6 +17,7 @@ ProponentError
 │   └── TaskMismatchError       it was built with another task
 ├── BuildError                  a build that must not start or cannot go on
 │   └── TooLargeError           it would not fit
+├── SettingsError               a setting of the service that is out of range or not safe
 └── MissingExtraError           an optional dependency is not installed
 
 A message says what was expected, what was found, where, and what to do.
@@ -89,6 +90,10 @@ class BuildError(ProponentError):
 
 class TooLargeError(BuildError):
     """A build that would not fit the machine."""
+
+
+class SettingsError(ProponentError):
+    """A setting of the service that is out of range or not safe."""
 
 
 class MissingExtraError(ProponentError):

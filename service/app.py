@@ -24,6 +24,23 @@ rates.
 """
 
 
+class _Described(FastAPI):
+    """FastAPI describes every model as application/json; problems are sent as what they are."""
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description, made once."""
+        if self.openapi_schema is None:
+            for methods in super().openapi()["paths"].values():
+                for operation in methods.values():
+                    for code, answer in operation["responses"].items():
+                        if code != "200":
+                            answer["content"] = {errors.MEDIA_TYPE: _PROBLEM}
+        return super().openapi()
+
+
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+
+
 def create_app(open_engine: Callable[[], Engine], settings: Settings) -> FastAPI:
     """Return the application; ``open_engine`` is called once, before the first request is taken."""
 
@@ -33,10 +50,8 @@ def create_app(open_engine: Callable[[], Engine], settings: Settings) -> FastAPI
         yield
         await run_in_threadpool(app.state.engine.close)
 
-    problems: dict[int | str, dict[str, Any]] = {
-        code: {"model": Problem, "content": {errors.MEDIA_TYPE: {}}} for code in (400, 404, 413, 422, 500, 503)
-    }
-    app = FastAPI(
+    problems: dict[int | str, dict[str, Any]] = {code: {"model": Problem} for code in (400, 404, 413, 422, 500, 503)}
+    app = _Described(
         title="Proponent",
         version="1",
         description=_DESCRIPTION,

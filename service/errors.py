@@ -5,6 +5,7 @@ files of the server, and stands in the log.
 """
 
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 import structlog
@@ -35,9 +36,16 @@ STATUS: dict[type[errors.ProponentError], int] = {
     errors.TaskMismatchError: 503,
     errors.BuildError: 500,
     errors.TooLargeError: 500,
+    errors.SettingsError: 500,
     errors.MissingExtraError: 500,
 }
 
+_NOT_JSON = "the body is not JSON; send one JSON object with Content-Type: application/json"
+_DETAIL = {
+    400: _NOT_JSON,
+    404: "nothing lives at this path; /docs lists what does",
+    405: "this path does not take this method",
+}
 _log = structlog.get_logger("proponent")
 
 
@@ -56,10 +64,15 @@ def problem(status: int, detail: str, items: list[dict[str, object]] | None = No
 
 def internal(exc: Exception) -> Response:
     """Log an error of ours with its trace, and say nothing of it but where to look."""
-    status = STATUS.get(type(exc), 500) if isinstance(exc, errors.ProponentError) else 500
-    _log.error("request failed", status=status, exc_info=exc)
+    status = _status(exc)
+    _log.error("request failed", status=status, request_id=correlation_id.get(), exc_info=exc)
     what = "this index cannot answer at the moment" if status == 503 else "the server failed"
     return problem(status, f"{what}; its log has the reason under this request id")
+
+
+def _status(exc: Exception) -> int:
+    """Return the status of an exception's nearest type in the table: a codec may raise its own kind of one of ours."""
+    return next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
 
 
 def install(app: FastAPI) -> None:
@@ -70,16 +83,16 @@ def install(app: FastAPI) -> None:
 
 
 async def _on_ours(request: Request, exc: Exception) -> Response:
-    status = STATUS[type(exc)] if isinstance(exc, errors.ProponentError) else 500
+    status = _status(exc)
     return problem(status, str(exc)) if status < 500 else internal(exc)
 
 
 async def _on_validation(request: Request, exc: Exception) -> Response:
     found = exc.errors() if isinstance(exc, RequestValidationError) else []
     if any(item["type"] == "json_invalid" for item in found):
-        return problem(400, "the body is not JSON; send one JSON object with Content-Type: application/json")
+        return problem(400, _NOT_JSON)
     items: list[dict[str, object]] = [
-        {"loc": [part if isinstance(part, int) else str(part)[:80] for part in item["loc"]], "msg": item["msg"][:300]}
+        {"loc": [part if isinstance(part, int) else str(part)[:80] for part in item["loc"]], "msg": _message(item)}
         | {"type": item["type"]}
         for item in found[:20]
     ]
@@ -87,10 +100,16 @@ async def _on_validation(request: Request, exc: Exception) -> Response:
     return problem(422, f"the request does not fit the schema: {first}", items)
 
 
+def _message(item: Any) -> str:
+    """Return pydantic's message, but for the one that quotes the input."""
+    if item["type"] == "union_tag_invalid":
+        return f"expected one of {item['ctx']['expected_tags']}"
+    return str(item["msg"])[:300]
+
+
 async def _on_http(request: Request, exc: Exception) -> Response:
     status = exc.status_code if isinstance(exc, HTTPException) else 500
-    detail = {404: "nothing lives at this path; /docs lists what does", 405: "this path does not take this method"}
-    answer = problem(status, detail.get(status, HTTPStatus(status).phrase))
+    answer = problem(status, _DETAIL.get(status, HTTPStatus(status).phrase))
     if isinstance(exc, HTTPException) and exc.headers:
         answer.headers.update(exc.headers)
     return answer

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from indexer.errors import ProponentError
+from indexer.errors import SettingsError
 from service.app import create_app
 from service.engine import WarmEngine, open_engine
 from service.logs import configure_logs
-from service.settings import Settings
+from service.settings import read_settings
 
 
 def serve(
@@ -28,10 +28,10 @@ def serve(
     Example: proponent serve indexes --task indexer.recipes.mnist:task
     """
     _refuse_public(host, allow_public)
+    settings = read_settings(indexes=indexes, task=task, host=host, port=port)
     configure_logs()
     engine = open_engine(indexes, task)
-    settings = Settings(indexes=indexes, task=task, host=host, port=port)
-    typer.echo(_welcome(engine, f"http://{host}:{port}"))
+    typer.echo(_welcome(engine, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"))
     uvicorn.run(
         create_app(lambda: engine, settings),
         host=host,
@@ -43,22 +43,18 @@ def serve(
     )
 
 
-class PublicAddressError(ProponentError):
-    """An address that others can reach, without the operator's word for it."""
-
-
 def _refuse_public(host: str, allowed: bool) -> None:
     """Listen on loopback unless told otherwise.
 
     Raises:
-        PublicAddressError: the address is not of the loopback interface.
+        SettingsError: the address is not of the loopback interface.
     """
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
         loopback = host == "localhost"
     if not loopback and not allowed:
-        raise PublicAddressError(
+        raise SettingsError(
             f"--host {host}: others could reach this address, and there is no access control yet; "
             "use 127.0.0.1, or say --allow-public behind a proxy that checks who asks"
         )

@@ -1,9 +1,12 @@
 """Settings: read once, at the edge, from arguments and from environment variables that begin with PROPONENT_."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from indexer.errors import SettingsError
 
 
 class Settings(BaseSettings):
@@ -18,3 +21,19 @@ class Settings(BaseSettings):
     max_k: int = Field(default=1000, ge=1, description="most proponents or opponents of one answer")
     max_body_bytes: int = Field(default=1_000_000, ge=1024)
     page_size: int = Field(default=100, ge=1, description="examples a page, at most")
+
+
+def read_settings(**given: Any) -> Settings:
+    """Read the settings: what is given here, and the rest from the environment.
+
+    Raises:
+        SettingsError: one is out of range; it is named with its bounds.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"setting {name} (PROPONENT_{name.upper()}): {first['msg']}, found {first['input']!r}"
+        ) from exc

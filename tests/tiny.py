@@ -50,5 +50,10 @@ def tiny_task(rows: int = 300) -> Task:
 
 def tiny_run(task: Task, folder: Path) -> Path:
     """Train for a few epochs and keep three checkpoints."""
-    train(task, Schedule(epochs=6, keep=(1, 3, 6), learning_rate=0.1, batch_size=8), folder, lambda stage, done, total: None)
+    train(
+        task,
+        Schedule(epochs=6, keep=(1, 3, 6), learning_rate=0.1, batch_size=8),
+        folder,
+        lambda stage, done, total: None,
+    )
     return folder

@@ -127,9 +127,7 @@ def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], dtype: torch.dt
     states = model_states(module, zip(where, files, strict=True))
     batch = read_rows(task.train, range(PROBE_ROWS))
     if content_hash(*batch) != content_hash(*read_rows(task.train, range(PROBE_ROWS))):
-        raise BuildError(
-            "task.train gives another input when the same row is read again; leave random augmentation out"
-        )
+        raise TaskError("task.train gives another input when the same row is read again; leave random augmentation out")
     layout = probe(module, task.loss, batch)
     model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype)
     width = model.outputs(0, batch[0]).shape[-1]

@@ -21,7 +21,9 @@ def exact(
     task: Annotated[str, typer.Argument(help="The task: 'path.py:name' or 'module:name'.", metavar="TASK")],
     checkpoints: Annotated[Path, typer.Option(help="Folder with checkpoints.json and the files that it lists.")],
     out: Annotated[Path, typer.Option(help="Folder for exact.npy [queries, rows] and self_exact.npy [rows].")],
-    queries: Annotated[int, typer.Option(help="Ask about the first so many test examples, at their own labels.")] = 50,
+    queries: Annotated[
+        int, typer.Option(min=1, help="Ask about the first so many test examples, at their own labels.")
+    ] = 50,
 ) -> None:
     """Exact scores by factor products in float64, streamed: nothing projected, no index needed.
 

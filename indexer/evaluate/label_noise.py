@@ -80,4 +80,5 @@ def plot_noise(curve: NoiseCurve, title: str, path: Path) -> None:
     axes.set(xlabel="training examples inspected (%)", ylabel="wrong labels found (%)", title=title)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -82,6 +82,6 @@ def _start(cursor: str | None) -> int:
         kind, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError, UnicodeEncodeError):
         kind, number = "", ""
-    if kind != "start" or not number.isascii() or not number.isdigit():
+    if kind != "start" or not number.isascii() or not number.isdigit() or int(number) >= 2**63:
         raise QuestionError("cursor: expected the next_cursor of an earlier page, or none for the first page")
     return int(number)

@@ -43,10 +43,14 @@ def _file(path: str, policy: str) -> Response:
     Raises:
         HTTPException: there is no such file.
     """
-    plain = (_WEB / path).resolve()
-    packed = plain.with_name(plain.name + ".gz")
-    file = packed if packed.is_file() else plain
-    if _WEB not in file.parents or not file.is_file() or plain.suffix not in _TYPES:
+    try:
+        plain = (_WEB / path).resolve()
+        packed = plain.with_name(plain.name + ".gz")
+        file = packed if packed.is_file() else plain
+        found = _WEB in file.parents and file.is_file() and plain.suffix in _TYPES
+    except (OSError, ValueError):  # what no file system takes: a null byte, a name that is too long or empty
+        found = False
+    if not found:
         raise HTTPException(404)
     headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
     if file == packed:

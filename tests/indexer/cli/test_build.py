@@ -1,0 +1,99 @@
+"""``proponent build``: the forms of its options, and an index that the other commands can use."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec
+from indexer.cli.build import _spec
+from indexer.errors import BuildError, CheckpointError, TaskError
+from indexer.index.versions import is_index, open_version
+from tests.indexer.cli.conftest import Command
+
+RUN = Path("runs/digits")
+
+
+@pytest.mark.parametrize(
+    ("option", "projection"),
+    [
+        (None, dict(DEFAULT_PROJECTION)),
+        ("identity", {"name": "identity"}),
+        ("rank1:64", {"name": "rank1", "numbers": 64, "seed": 0}),
+        ("gaussian:8", {"name": "gaussian", "numbers": 8, "seed": 0}),
+    ],
+)
+def test_the_forms_of_a_projection(option: str | None, projection: dict[str, Any]) -> None:
+    assert _spec(RUN, option, None) == BuildSpec(RUN, projection=projection)
+
+
+def test_a_name_alone_takes_the_default_numbers() -> None:
+    """The same choice must give the same index, however it is said: the parameters are part of the fingerprint."""
+    assert _spec(RUN, "rank1", None) == _spec(RUN, "rank1:1024", None) == _spec(RUN, None, None)
+
+
+@pytest.mark.parametrize("option", ["rank1:", "rank1:x", "rank1:-5", "rank1:1.5", "rank1: 5", "rank1:٣", "rank1:1:2"])
+def test_a_projection_of_another_form_is_refused(option: str) -> None:
+    with pytest.raises(BuildError, match=f"--projection '{option}': expected a name, or a name and a number as in"):
+        _spec(RUN, option, None)
+
+
+def test_a_spec_file_says_everything_and_stands_alone(tmp_path: Path) -> None:
+    file = tmp_path / "spec.toml"
+    file.write_text('batch_size = 7\n[projection]\nname = "identity"\n')
+    assert _spec(RUN, None, file) == BuildSpec(RUN, projection={"name": "identity"}, batch_size=7)
+    with pytest.raises(BuildError, match="--projection and --spec both say the projection; give one of them"):
+        _spec(RUN, "identity", file)
+
+
+def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, run: Path, tmp_path: Path) -> None:
+    """Build, inspect, verify and query, as the documentation has them one after the other."""
+    index = tmp_path / "indexes" / "digits"
+    built = command("build", task_file, "--checkpoints", run, "--out", index, "--projection", "rank1:64")
+    version = open_version(index)
+    assert built.exit_code == 0
+    assert built.stdout == ""
+    told = " ".join(built.stderr.split())
+    width = version.manifest.vectors.width
+    assert f"300 vectors of {width:,} numbers, version {version.version}" in told
+    assert f"next: proponent serve {index.parent} --task {task_file}" in told
+    assert version.manifest.method.parameters == {"projection": {"name": "rank1", "numbers": 64, "seed": 0}}
+    assert f"{width:,} float32 numbers" in command("inspect", index).stdout
+    assert f"version {version.version} is as it was built" in command("verify", index).stdout
+    asked = command("query", index, "--task", task_file, "--example", "test/17", "-k", 4)
+    assert asked.stdout.count("train/") == 8
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("pca", "unknown projection 'pca'; expected one of identity, gaussian, rank1"),
+        ("identity:5", "projection 'identity' does not take the parameters"),
+    ],
+)
+def test_a_projection_that_cannot_be_is_refused_and_leaves_no_index(
+    command: Command, task_file: str, run: Path, tmp_path: Path, option: str, text: str
+) -> None:
+    with pytest.raises(BuildError, match=text):
+        command("build", task_file, "--checkpoints", run, "--out", tmp_path / "out", "--projection", option)
+    assert not is_index(tmp_path / "out")
+
+
+def test_an_existing_index_is_not_built_over(command: Command, task_file: str, run: Path, index_folder: Path) -> None:
+    before = open_version(index_folder)
+    with pytest.raises(BuildError, match="already holds an index; build into another folder, or remove this one first"):
+        command("build", task_file, "--checkpoints", run, "--out", index_folder)
+    assert open_version(index_folder) == before
+
+
+def test_what_is_not_there_is_named(command: Command, task_file: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no checkpoints\.json"):
+        command("build", task_file, "--checkpoints", tmp_path, "--out", tmp_path / "out")
+    with pytest.raises(TaskError, match=r"task file 'nope\.py' does not exist"):
+        command("build", "nope.py:task", "--checkpoints", tmp_path, "--out", tmp_path / "out")
+
+
+def test_a_missing_option_is_named(command: Command, task_file: str) -> None:
+    result = command("build", task_file)
+    assert result.exit_code == 2
+    assert "Missing option '--checkpoints'" in result.output

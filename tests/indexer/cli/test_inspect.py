@@ -1,0 +1,53 @@
+"""``proponent inspect``: what a person reads, and the manifest for programs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from indexer import Task
+from indexer.errors import CorruptIndexError, UnknownIndexError
+from indexer.index.versions import open_version
+from tests.indexer.cli.conftest import Command
+
+
+def test_a_person_reads_the_whole_story(command: Command, index_folder: Path, task: Task) -> None:
+    version = open_version(index_folder)
+    manifest = version.manifest
+    shown = command("inspect", index_folder)
+    words = " ".join(shown.stdout.split())
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    for expected in (
+        version.name,
+        version.version,
+        "tracin {'projection': {'name': 'identity'}}",
+        f"300 of {manifest.vectors.width:,} float32 numbers, {4 * manifest.vectors.width:,} bytes each",
+        "300 train, 100 test",
+        str(task.codec.describe()),
+        "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "all checkpoints in one vectorised pass",
+        f"batches of 64, {manifest.plan.threads} threads",
+    ):
+        assert expected in words
+    for checkpoint in manifest.checkpoints:
+        [line] = [line for line in shown.stdout.splitlines() if checkpoint.file in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[1:] == ["0.1", str(checkpoint.step), f"{checkpoint.epoch:g}", f"{checkpoint.train_loss:.4f}"]
+    for block in manifest.blocks:
+        [line] = [line for line in shown.stdout.splitlines() if " + ".join(block.parameters) in line]
+        assert f"{block.shape[0]} x {block.shape[1]}" in line
+        assert block.path in line
+        assert block.note in line
+
+
+def test_a_program_reads_the_manifest(command: Command, index_folder: Path) -> None:
+    shown = command("inspect", index_folder, "--json")
+    assert json.loads(shown.stdout) == open_version(index_folder).manifest.model_dump(mode="json")
+
+
+def test_what_is_no_index_is_refused(command: Command, tmp_path: Path) -> None:
+    with pytest.raises(UnknownIndexError, match="holds no finished index; build one with `proponent build`"):
+        command("inspect", tmp_path)
+    (tmp_path / "active").write_text("0123456789abcdef\n")
+    with pytest.raises(CorruptIndexError, match="names version '0123456789abcdef', which does not exist"):
+        command("inspect", tmp_path)
