@@ -43,9 +43,6 @@ def png(image: Image.Image, kind: str = "PNG") -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-# ---- what is asked ----
-
-
 def test_a_request_becomes_a_question(client: TestClient, engine: FakeEngine) -> None:
     asked(client, FAKE, label="dog", k=7)
     asked(client, FAKE, example=known(2, "train"), target=0.5)
@@ -200,12 +197,11 @@ def test_the_served_top_ten_are_those_of_a_loop_in_float64(served: TestClient, t
     assert task.test is not None
     checkpoints = list_checkpoints(run)
     states, etas = [read_state(c.path) for c in checkpoints], [c.learning_rate for c in checkpoints]
-    digits = range(100)
-    inputs, targets = read_rows(task.test, digits)
+    inputs, targets = read_rows(task.test, range(100))
     train = read_rows(task.train, range(len(task.train)))
     exact = reference.exact_scores((tiny_model(), cross_entropy), states, etas, (inputs, targets), train)
-    ids = [str(row) for row in range(len(task.train))]
-    for digit, target, scores in zip(digits, targets, exact, strict=True):
+    ids = list(map(str, range(len(task.train))))
+    for digit, (target, scores) in enumerate(zip(targets, exact, strict=True)):
         answer = asked(served, example=known(digit), label=LABELS[int(target)])
         for hits, expected in (
             (answer.proponents or [], reference.top_k(scores, 10, ids)),
@@ -213,8 +209,7 @@ def test_the_served_top_ten_are_those_of_a_loop_in_float64(served: TestClient, t
         ):
             assert len({hit.id for hit in hits}) == len(hits) == 10
             for hit, (id, score) in zip(hits, expected, strict=True):
-                near_tie = abs(scores[int(hit.id)] - score) < NEAR_TIE * abs(score)
-                assert hit.id == id or near_tie
+                assert hit.id == id or abs(scores[int(hit.id)] - score) < NEAR_TIE * abs(score)
                 assert hit.score == pytest.approx(scores[int(hit.id)].item(), rel=SERVED)
 
 
@@ -250,9 +245,6 @@ def test_a_label_or_example_that_is_not_there_is_refused(served: TestClient) -> 
     assert refused(served, example=known("hunter2")) == (404, missing)
     of_classes = "this index is of a classification: expected a label, found a target"
     assert refused(served, target=1.0) == (422, of_classes)
-
-
-# ---- other tasks and methods, through the same routes ----
 
 
 @pytest.fixture(scope="module")
