@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from indexer.gradients.rules import Use
+from indexer.gradients.uses import Use
 
 
 @runtime_checkable

@@ -19,9 +19,10 @@ from torch.func import functional_call, grad
 
 from indexer.errors import TaskError
 from indexer.gradients.block import BlockGradient, FactorGradient
-from indexer.gradients.calls import FunctionCall, watching
+from indexer.gradients.calls import watching
+from indexer.gradients.functions import FunctionCall
 from indexer.gradients.layout import CallSite, Layout
-from indexer.gradients.rules import Conv2dUse, LinearUse, Use
+from indexer.gradients.uses import Use
 from indexer.task import Loss
 
 State = Mapping[str, Tensor]
@@ -86,7 +87,7 @@ class _SiteRecorder:
         self.inputs: list[Tensor] = []
 
     def record(self, call: FunctionCall, output: Tensor) -> Tensor:
-        names = (self._names.get(id(call.weight)), None if call.bias is None else self._names.get(id(call.bias)))
+        names = (self._names.get(id(call.weight)), self._names.get(id(call.bias)))
         if names == (None, None):
             return output
         position = len(self.inputs)
@@ -154,19 +155,7 @@ def _gradients(layout: Layout, deltas: Sequence[Tensor], inputs: Sequence[Tensor
     uses: dict[str, list[Use]] = {block.name: [] for block in layout.on("factors")}
     for site, delta, x in zip(layout.sites, deltas, inputs, strict=True):
         if site.weight is not None:
-            uses[site.weight].append(_weight_use(site, delta, x))
+            uses[site.weight].append(site.rule.weight_use(x, delta, site.bias == site.weight))
         if site.bias is not None and site.bias != site.weight:
-            uses[site.bias].append(_bias_use(site, delta))
+            uses[site.bias].append(site.rule.bias_use(delta))
     return {name: FactorGradient(tuple(found)) for name, found in uses.items()}
-
-
-def _weight_use(site: CallSite, delta: Tensor, x: Tensor) -> Use:
-    with_bias = site.bias == site.weight
-    if site.geometry is not None:
-        return Conv2dUse(delta, x, with_bias, site.geometry)
-    return LinearUse(delta, x, with_bias)
-
-
-def _bias_use(site: CallSite, delta: Tensor) -> Use:
-    rows = delta if site.geometry is None else delta.flatten(2).transpose(1, 2)
-    return LinearUse(rows, rows[..., :0], bias=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from indexer.gradients.rules import Convolution
+from indexer.gradients.rules import Rule
 
 Path = Literal["factors", "vmap", "loop"]
 
@@ -45,7 +45,7 @@ class CallSite:
     names: tuple[str | None, str | None]
     weight: str | None
     bias: str | None
-    geometry: Convolution | None
+    rule: Rule
     output: tuple[int, ...]
 
 

@@ -1,132 +1,129 @@
-"""Rules: how one call of a function contributes to the gradient of its parameters.
+"""Rules: from a call that capture saw to the uses of its parameters, one small class a kind of function.
 
-A rule turns what capture saw (the input x and delta, the gradient at the output) into a ``Use`` of a block.
-A use gives two things and nothing else: its sandwich, and its factor pairs.
-
-    sandwich(L, R) = sum over t of (L left_t)(R right_t)'          [b, r1, r2]
-    pairs()        = left [b, t, m], right [b, t, n]
-
-``None`` for L or R stands for the identity: that side is left alone. The bias is one more input fixed to 1, once
-an output position: its column of R is added after the product, never padded into the image.
-A bias without its weight is a block of shape [m, 1]: the input has no columns but that one.
+A rule is a value that the layout keeps of a call. ``folds`` says whether a bias can be one more column of its
+weight's block; where it cannot, or has no weight beside it, it is a block of its own.
 """
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
+
+from indexer.gradients.uses import ConvolutionUse, DenseUse, EmbeddingUse, Geometry, LinearUse, Use
 
 
 @runtime_checkable
-class Use(Protocol):
-    """One call's contribution to the gradient of one block."""
+class Rule(Protocol):
+    """Makes uses from a call's input x and from delta, the gradient at its output; the batch is the first axis."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(t, m, n): positions, and the block's own shape."""
+    def folds(self) -> bool:
+        """Whether the bias is one more input of the weight."""
 
-    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """Return the sum over positions of (L left_t)(R right_t)'."""
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """Return what the call adds to its weight's block."""
 
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
-        """Return the factors themselves."""
+    def bias_use(self, delta: Tensor) -> Use:
+        """Return what the call adds to the block of its bias, where that is one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinearUse:
-    """y = W x + b: left is delta, right is x (with a 1 appended where the block has the bias).
+class Linear:
+    """y = W x + b over any leading axes."""
 
-    delta [b, ..., m] and x [b, ..., n] have the same leading dimensions; those after the batch are positions.
+    folds: bool = True
+
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """delta and x."""
+        return LinearUse(delta, x, with_bias)
+
+    def bias_use(self, delta: Tensor) -> Use:
+        """delta and 1."""
+        return _alone(delta)
+
+
+@dataclass(frozen=True, slots=True)
+class Convolve:
+    """y = conv(x, W) + b in 1 to 3 dimensions, with groups."""
+
+    geometry: Geometry
+    folds: bool = True
+
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """delta and the patches of x."""
+        return ConvolutionUse(delta, x, with_bias, self.geometry)
+
+    def bias_use(self, delta: Tensor) -> Use:
+        """delta at every pixel, and 1."""
+        return _alone(delta.movedim(1, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class TransposedConvolve:
+    """y = conv'(x, W) + b, the adjoint of a convolution: input and output change places.
+
+    The weight is [inputs, outputs / groups, *kernel]: its left axis is the input's, where there is no bias to fold in.
     """
 
-    delta: Tensor
-    x: Tensor
-    bias: bool
+    geometry: Geometry
+    folds: bool = False
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Positions are all axes between the first and the last."""
-        return self.delta.shape[1:-1].numel(), self.delta.shape[-1], self.x.shape[-1] + self.bias
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """x, and the patches of delta."""
+        return ConvolutionUse(x, delta, False, self.geometry)
 
-    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """Two thin products, then one outer product a position."""
-        a = self.delta if left is None else self.delta @ left.T
-        b = _with_one(self.x, self.bias) if right is None else _affine(self.x, right, self.bias)
-        if a.ndim == 2:
-            return a[:, :, None] * b[:, None, :]
-        return _positions(a).transpose(1, 2) @ _positions(b)
-
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
-        """delta and x, positions flattened to one axis."""
-        return _positions(self.delta), _positions(_with_one(self.x, self.bias))
+    def bias_use(self, delta: Tensor) -> Use:
+        """delta at every pixel, and 1."""
+        return _alone(delta.movedim(1, -1))
 
 
 @dataclass(frozen=True, slots=True)
-class Convolution:
-    """The geometry of a two-dimensional convolution without groups."""
+class Embed:
+    """y = W[token]; the padding's row gets no gradient."""
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    rows: int
+    padding: int | None
+    folds: bool = False
+
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """The tokens and delta."""
+        if self.padding is not None:
+            delta = delta * (x != self.padding)[..., None]
+        return EmbeddingUse(x, delta, self.rows)
+
+    def bias_use(self, delta: Tensor) -> Use:
+        """An embedding has no bias."""
+        return _alone(delta)
 
 
 @dataclass(frozen=True, slots=True)
-class Conv2dUse:
-    """y = conv(x, W) + b: a position is an output pixel, left is delta there, right the patch that it sees.
+class Scale:
+    """y = w * xhat + b, entry by entry, as after a normalisation: capture hands over xhat as the input.
 
-    delta [b, m, h', w'], x [b, c, h, w]; n = c * kh * kw (+ 1). R applied to all patches is itself a convolution
-    with the rows of R as kernels, so that no patch is ever stored.
+    The gradient of w is the sum over positions of delta * xhat, that of b the sum of delta. channels: w runs over axis
+    1 (batch and group norm); else over the last axes, as many as ``axes`` (layer and RMS norm).
     """
 
-    delta: Tensor
-    x: Tensor
-    bias: bool
-    geometry: Convolution
+    channels: bool
+    axes: int = 1
+    folds: bool = False
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Positions are the output's pixels."""
-        height, width = self.geometry.kernel
-        inputs = self.x.shape[1] * height * width
-        return self.delta.shape[2:].numel(), self.delta.shape[1], inputs + self.bias
+    def weight_use(self, x: Tensor, delta: Tensor, with_bias: bool) -> Use:
+        """The sum of delta * xhat."""
+        return self._summed(delta * x)
 
-    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """One product for the left, one convolution for the right, and a sum over pixels."""
-        a = self.delta.flatten(2)
-        if left is not None:
-            a = left @ a
-        if right is not None:
-            return a @ self._convolved(right).transpose(1, 2)
-        product = a @ self._patches().transpose(1, 2)
-        return torch.cat([product, a.sum(2, keepdim=True)], dim=2) if self.bias else product
+    def bias_use(self, delta: Tensor) -> Use:
+        """The sum of delta."""
+        return self._summed(delta)
 
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
-        """delta and the unfolded patches."""
-        return self.delta.flatten(2).transpose(1, 2), _with_one(self._patches().transpose(1, 2), self.bias)
-
-    def _patches(self) -> Float[Tensor, "b n t"]:
-        g = self.geometry
-        return F.unfold(self.x, g.kernel, g.dilation, g.padding, g.stride)
-
-    def _convolved(self, right: Tensor) -> Float[Tensor, "b r2 t"]:
-        g = self.geometry
-        columns = right[:, :-1] if self.bias else right
-        kernels = columns.reshape(len(right), self.x.shape[1], *g.kernel)
-        offset = right[:, -1] if self.bias else None
-        return F.conv2d(self.x, kernels, offset, g.stride, g.padding, g.dilation).flatten(2)
+    def _summed(self, values: Tensor) -> Use:
+        if self.channels:
+            return _alone(values.flatten(2).sum(2) if values.ndim > 2 else values)
+        last = values.shape[values.ndim - self.axes :]
+        total = values.reshape(len(values), -1, *last).sum(1)
+        return _alone(total) if self.axes == 1 else DenseUse(total.flatten(2))
 
 
-def _positions(x: Tensor) -> Float[Tensor, "b t n"]:
-    return x.flatten(1, -2) if x.ndim > 2 else x[:, None, :]
-
-
-def _with_one(x: Tensor, bias: bool) -> Tensor:
-    return torch.cat([x, x.new_ones((*x.shape[:-1], 1))], dim=-1) if bias else x
-
-
-def _affine(x: Tensor, right: Tensor, bias: bool) -> Tensor:
-    return x @ right[:, :-1].T + right[:, -1] if bias else x @ right.T
+def _alone(delta: Tensor) -> Use:
+    """Return delta beside an input that is nothing but 1."""
+    return LinearUse(delta, delta[..., :0], bias=True)

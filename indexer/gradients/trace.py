@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from indexer.errors import ProbeError
-from indexer.gradients.calls import FunctionCall, watching
+from indexer.gradients.calls import watching
 from indexer.gradients.capture import State, eager
+from indexer.gradients.functions import FunctionCall
 from indexer.gradients.general import by_vmap
 from indexer.gradients.layout import Block, CallSite, Layout
 from indexer.task import Loss
@@ -41,7 +42,7 @@ def trace(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout
         found = captured.gradients[block.name].dense().sum(0)
         expected = _as_matrix(block, {name: whole[name] for name in block.parameters})
         if (found - expected).norm() > SUM_TOLERANCE * max(1.0, expected.norm().item()):
-            refused |= dict.fromkeys(block.parameters, "also used outside linear and conv2d")
+            refused |= dict.fromkeys(block.parameters, "also used outside the functions that have a rule")
     layout = _layout(state, trainable, calls, refused)
     return _choose_general_path(module, state, loss, batch, layout)
 
@@ -67,7 +68,7 @@ class _Observer:
 
     def record(self, call: FunctionCall, output: Tensor) -> Tensor:
         weight = self._names.get(id(call.weight))
-        bias = None if call.bias is None else self._names.get(id(call.bias))
+        bias = self._names.get(id(call.bias))
         if weight is not None or bias is not None:
             self.seen.append(_Seen(call, weight, bias, tuple(output.shape)))
         return output
@@ -119,11 +120,11 @@ def _layout(state: State, trainable: Sequence[str], calls: Sequence[_Seen], refu
             names=(seen.weight if seen.weight in home else None, seen.bias if seen.bias in home else None),
             weight=home.get(seen.weight or ""),
             bias=home.get(seen.bias or ""),
-            geometry=seen.call.geometry,
+            rule=seen.call.rule,
             output=seen.output[1:],
         )
         for seen in calls
-        if any(name in home for name in seen.parameters)
+        if seen.call.rule is not None and any(name in home for name in seen.parameters)
     )
     functions = {name: seen.call.function for seen in calls for name in seen.parameters}
     members: dict[str, list[str]] = {}
@@ -151,9 +152,10 @@ def _home(calls: Sequence[_Seen], refused: Mapping[str, str]) -> dict[str, str]:
     usable = [name for name in partners if name not in refused]
     home = {name: name for name in usable}
     for seen in calls:
-        if seen.weight in home and seen.bias in home and seen.weight is not None and seen.bias is not None:
-            if partners[seen.weight] == {seen.bias} and partners[seen.bias] == {seen.weight}:
-                home[seen.bias] = seen.weight
+        rule, weight, bias = seen.call.rule, seen.weight, seen.bias
+        if weight in home and bias in home and weight is not None and bias is not None and rule is not None:
+            if rule.folds and partners[weight] == {bias} and partners[bias] == {weight}:
+                home[bias] = weight
     return home
 
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from indexer.gradients.block import BlockGradient, DenseGradient, FactorGradient
-from indexer.gradients.rules import Conv2dUse, Convolution, LinearUse
+from indexer.gradients.uses import ConvolutionUse, Geometry, LinearUse
 from tests.reference import relative_error
 
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14
 
-ONE = Convolution((1, 1), (1, 1), (0, 0), (1, 1))
+ONE = Geometry((1, 1), (1, 1), (0, 0), (1, 1), 1)
 
 
 def factors(b: int, positions: Sequence[int], m: int, n: int) -> FactorGradient:
@@ -67,7 +67,7 @@ def test_every_branch_of_norm_and_product(positions: tuple[int, ...], m: int, n:
 
 def test_linear_and_convolution_of_one_weight_add_up() -> None:
     linear = LinearUse(_randn(3, 4), _randn(3, 5), bias=False)
-    convolution = Conv2dUse(_randn(3, 4, 6, 6), _randn(3, 5, 6, 6), bias=False, geometry=ONE)
+    convolution = ConvolutionUse(_randn(3, 4, 6, 6), _randn(3, 5, 6, 6), bias=False, geometry=ONE)
     both = FactorGradient((linear, convolution))
     assert relative_error(both.dense(), linear.sandwich(None, None) + convolution.sandwich(None, None)) < DOUBLE
     assert relative_error(both.square_norm(), both.dense().square().sum((1, 2))) < DOUBLE

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexer.gradients.calls import FunctionCall, watching
-from indexer.gradients.rules import Convolution
+from indexer.gradients.calls import watching
+from indexer.gradients.functions import FunctionCall
+from indexer.gradients.rules import Linear
 
 LINEAR, CONV2D = F.linear, F.conv2d
 
@@ -33,14 +34,6 @@ def torch_is_left_alone() -> Any:
     assert F.conv2d is CONV2D
 
 
-def conv_call(layer: nn.Conv2d) -> FunctionCall:
-    """The one recorded call of a layer."""
-    with watching(notes := Notes()):
-        layer(torch.zeros(2, layer.in_channels, 9, 9))
-    (call,) = notes.calls
-    return call
-
-
 def test_calls_are_recorded_with_the_very_tensors_of_the_call() -> None:
     layer, x = nn.Linear(3, 2), torch.ones(4, 3)
     with watching(notes := Notes()):
@@ -50,7 +43,7 @@ def test_calls_are_recorded_with_the_very_tensors_of_the_call() -> None:
     assert first.function == second.function == "linear"
     assert first.x is x and first.weight is layer.weight and first.bias is layer.bias
     assert second.weight is layer.weight and second.bias is None
-    assert first.unsupported is None and first.geometry is None
+    assert first.unsupported is None and first.rule == Linear()
 
 
 def test_what_the_recorder_returns_goes_on() -> None:
@@ -62,40 +55,6 @@ def test_what_the_recorder_returns_goes_on() -> None:
     expected = layer(x) * 2
     with watching(Doubling()):
         assert torch.equal(layer(x), expected)
-
-
-@pytest.mark.parametrize(
-    ("layer", "geometry"),
-    [
-        (nn.Conv2d(2, 3, 3), Convolution((3, 3), (1, 1), (0, 0), (1, 1))),
-        (nn.Conv2d(2, 3, (3, 1), (2, 1), (1, 0)), Convolution((3, 1), (2, 1), (1, 0), (1, 1))),
-        (nn.Conv2d(2, 3, 3, padding="same", dilation=2), Convolution((3, 3), (1, 1), (2, 2), (2, 2))),
-        (nn.Conv2d(2, 3, (5, 3), padding="same"), Convolution((5, 3), (1, 1), (2, 1), (1, 1))),
-        (nn.Conv2d(2, 3, 2, padding="valid"), Convolution((2, 2), (1, 1), (0, 0), (1, 1))),
-        (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), Convolution((3, 3), (1, 1), (0, 0), (1, 1))),
-    ],
-    ids=["plain", "rectangular", "same and dilated", "same", "valid", "padded before"],
-)
-def test_geometry_of_a_convolution(layer: nn.Conv2d, geometry: Convolution) -> None:
-    call = conv_call(layer)
-    assert call.geometry == geometry
-    assert call.unsupported is None
-
-
-def test_a_grouped_convolution_has_no_rule() -> None:
-    assert conv_call(nn.Conv2d(4, 4, 3, groups=2)).unsupported == "grouped convolution"
-
-
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-def test_same_padding_of_unequal_sides_has_no_rule() -> None:
-    assert conv_call(nn.Conv2d(2, 3, (2, 3), padding="same")).unsupported == "'same' padding of unequal sides"
-    assert conv_call(nn.Conv2d(2, 3, (2, 3), padding="same", dilation=(2, 1))).unsupported is None
-
-
-def test_a_vector_as_weight_has_no_rule() -> None:
-    with watching(notes := Notes()):
-        F.linear(torch.ones(4, 3), torch.ones(3))
-    assert notes.calls[0].unsupported == "linear with a vector as weight"
 
 
 def test_calls_without_gradient_are_not_recorded() -> None:

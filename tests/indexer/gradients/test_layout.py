@@ -1,12 +1,14 @@
 """What a layout says of its blocks."""
 
 from indexer.gradients.layout import Block, CallSite, Layout
+from indexer.gradients.rules import Linear
 
 WEIGHT = Block("fc.weight", ("fc.weight", "fc.bias"), (10, 37), "factors", "linear")
 SCALE = Block("norm.weight", ("norm.weight",), (36, 1), "vmap", "no rule for what uses it")
 RECURRENT = Block("gru.weight", ("gru.weight",), (12, 4), "loop", "no rule; vmap: refused")
 LAYOUT = Layout(
-    (SCALE, WEIGHT, RECURRENT), (CallSite("linear", ("fc.weight", "fc.bias"), "fc.weight", "fc.weight", None, (10,)),)
+    (SCALE, WEIGHT, RECURRENT),
+    (CallSite("linear", ("fc.weight", "fc.bias"), "fc.weight", "fc.weight", Linear(), (10,)),),
 )
 
 

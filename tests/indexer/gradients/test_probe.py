@@ -142,7 +142,7 @@ def test_a_model_without_trainable_parameters_is_refused() -> None:
 def test_integer_inputs_stay_integers() -> None:
     module = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(24, 3))
     layout = probe(module, cross_entropy, (torch.randint(0, 9, (4, 6)), torch.arange(4) % 3))
-    assert {block.name: block.path for block in layout.blocks} == {"0.weight": "vmap", "2.weight": "factors"}
+    assert {block.name: block.path for block in layout.blocks} == {"0.weight": "factors", "2.weight": "factors"}
 
 
 def test_a_dead_model_with_gradient_zero_passes() -> None:

@@ -1,0 +1,230 @@
+"""Uses: what one call of a function contributes to the gradient of one parameter block.
+
+A use holds what capture saw (the input x and delta, the gradient at the output) and gives two things and nothing
+else: its sandwich, and its factor pairs.
+
+    sandwich(L, R) = sum over t of (L left_t)(R right_t)'          [b, r1, r2]
+    pairs()        = left [b, t, m], right [b, t, n]
+
+``None`` for L or R stands for the identity: that side is left alone. The bias is one more input fixed to 1, once
+an output position: its column of R is added after the product, never padded into the image.
+A bias without its weight is a block of shape [m, 1]: the input has no columns but that one.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@runtime_checkable
+class Use(Protocol):
+    """One call's contribution to the gradient of one block."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(t, m, n): positions, and the block's own shape."""
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """Return the sum over positions of (L left_t)(R right_t)'."""
+
+    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+        """Return the factors themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearUse:
+    """y = W x + b: left is delta, right is x (with a 1 appended where the block has the bias).
+
+    delta [b, ..., m] and x [b, ..., n] have the same leading dimensions; those after the batch are positions.
+    """
+
+    delta: Tensor
+    x: Tensor
+    bias: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Positions are all axes between the first and the last."""
+        return self.delta.shape[1:-1].numel(), self.delta.shape[-1], self.x.shape[-1] + self.bias
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """Two thin products, then one outer product a position."""
+        a = self.delta if left is None else self.delta @ left.T
+        b = _with_one(self.x, self.bias) if right is None else _affine(self.x, right, self.bias)
+        if a.ndim == 2:
+            return a[:, :, None] * b[:, None, :]
+        return _positions(a).transpose(1, 2) @ _positions(b)
+
+    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+        """delta and x, positions flattened to one axis."""
+        return _positions(self.delta), _positions(_with_one(self.x, self.bias))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a convolution moves over its input; one entry of each tuple a spatial axis."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConvolutionUse:
+    """y = conv(x, W) + b in 1 to 3 dimensions: a position is an output pixel, right the patch that it sees.
+
+    delta [b, m, *pixels], x [b, c, *size]; the weight is [m, c / groups, *kernel], so n = c / groups * kernel (+ 1). R
+    applied to all patches is itself a convolution with the rows of R as kernels, so that no patch is ever stored.
+    With groups a position is a pixel of one group: left is delta there and zero outside the group's outputs.
+    """
+
+    delta: Tensor
+    x: Tensor
+    bias: bool
+    geometry: Geometry
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Positions are the output's pixels, once a group."""
+        g = self.geometry
+        inputs = self.x.shape[1] // g.groups * prod(g.kernel)
+        return g.groups * self.delta.shape[2:].numel(), self.delta.shape[1], inputs + self.bias
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """One product for the left, one convolution for the right, and a sum over pixels.
+
+        Grouped blocks are short (n is divided by the groups): they are formed, then multiplied.
+        """
+        if right is not None and self.geometry.groups == 1:
+            a = self.delta.flatten(2)
+            a = a if left is None else left @ a
+            return a @ self._convolved(right).transpose(1, 2)
+        product = self._dense()
+        product = product if left is None else left @ product
+        return product if right is None else product @ right.T
+
+    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+        """delta, spread over its group's outputs, and the patches."""
+        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
+        own = torch.eye(groups, dtype=self.delta.dtype, device=self.delta.device)
+        deltas = self.delta.reshape(b, groups, m // groups, -1)
+        left = torch.einsum("bgot,gh->bgtho", deltas, own).reshape(b, -1, m)
+        right = self._patches().transpose(2, 3).flatten(1, 2)
+        return left, _with_one(right, self.bias)
+
+    def _dense(self) -> Float[Tensor, "b m n"]:
+        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
+        deltas = self.delta.reshape(b, groups, m // groups, -1)
+        product = (deltas @ self._patches().transpose(2, 3)).reshape(b, m, -1)
+        if not self.bias:
+            return product
+        return torch.cat([product, self.delta.flatten(2).sum(2, keepdim=True)], dim=2)
+
+    def _patches(self) -> Float[Tensor, "b g n t"]:
+        """The patch of every group and pixel: unfolded, or in three dimensions convolved with unit kernels."""
+        g, b = self.geometry, len(self.x)
+        if len(g.kernel) < 3:
+            x = self.x if len(g.kernel) == 2 else self.x.unsqueeze(2)
+            kernel, stride, padding, dilation = (
+                _two_axes(v, i) for v, i in zip(_numbers(g), (1, 1, 0, 1), strict=True)
+            )
+            patches = F.unfold(x, kernel, dilation, padding, stride)
+        else:
+            inputs = self.x.shape[1] // g.groups
+            unit = torch.eye(inputs * prod(g.kernel), dtype=self.x.dtype, device=self.x.device)
+            alone = self.x.reshape(b * g.groups, inputs, *self.x.shape[2:])
+            patches = F.conv3d(alone, unit.reshape(-1, inputs, *g.kernel), None, g.stride, g.padding, g.dilation)
+        pixels = self.delta.shape[2:].numel()
+        return patches.reshape(b, g.groups, -1, pixels)
+
+    def _convolved(self, right: Tensor) -> Float[Tensor, "b r2 t"]:
+        g = self.geometry
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(g.kernel) - 1]
+        columns = right[:, :-1] if self.bias else right
+        kernels = columns.reshape(len(right), self.x.shape[1], *g.kernel)
+        offset = right[:, -1] if self.bias else None
+        return convolve(self.x, kernels, offset, g.stride, g.padding, g.dilation).flatten(2)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingUse:
+    """y = W[token]: left is the unit vector of the token, right is delta; tokens [b, ...], delta [b, ..., n].
+
+    The unit vectors are never formed but for `pairs`; m is the number of rows of W.
+    """
+
+    tokens: Tensor
+    delta: Tensor
+    rows: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """A position is a token."""
+        return self.tokens.shape[1:].numel(), self.rows, self.delta.shape[-1]
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """The columns of L that the tokens choose; without L, a sum of deltas into the tokens' rows."""
+        tokens, deltas = self._chosen, _positions(self.delta)
+        b = deltas if right is None else deltas @ right.T
+        if left is not None:
+            return left.T[tokens].transpose(1, 2) @ b
+        rows = b.new_zeros(len(b), self.rows, b.shape[2])
+        return rows.scatter_add(1, tokens[:, :, None].expand_as(b), b)
+
+    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+        """Unit vectors and deltas."""
+        return F.one_hot(self._chosen, self.rows).to(self.delta.dtype), _positions(self.delta)
+
+    @property
+    def _chosen(self) -> Int[Tensor, "b t"]:
+        return self.tokens.reshape(len(self.tokens), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class DenseUse:
+    """A gradient that is no product of factors, held as it is: values [b, m, n]; a position is a row."""
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As many positions as rows."""
+        return self.values.shape[1], self.values.shape[1], self.values.shape[2]
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """Two products."""
+        product = self.values if left is None else left @ self.values
+        return product if right is None else product @ right.T
+
+    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+        """Unit vectors and rows."""
+        unit = torch.eye(self.values.shape[1], dtype=self.values.dtype, device=self.values.device)
+        return unit.expand(len(self.values), -1, -1), self.values
+
+
+def _numbers(g: Geometry) -> tuple[tuple[int, ...], ...]:
+    return g.kernel, g.stride, g.padding, g.dilation
+
+
+def _two_axes(values: tuple[int, ...], idle: int) -> tuple[int, int]:
+    """Return the numbers of a two-dimensional convolution; a one-dimensional one has an idle first axis."""
+    return (idle, values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _positions(x: Tensor) -> Float[Tensor, "b t n"]:
+    return x.flatten(1, -2) if x.ndim > 2 else x[:, None, :]
+
+
+def _with_one(x: Tensor, bias: bool) -> Tensor:
+    return torch.cat([x, x.new_ones((*x.shape[:-1], 1))], dim=-1) if bias else x
+
+
+def _affine(x: Tensor, right: Tensor, bias: bool) -> Tensor:
+    return x @ right[:, :-1].T + right[:, -1] if bias else x @ right.T
