@@ -19,4 +19,4 @@ RUN proponent demo mnist
 
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
-CMD ["proponent", "serve", "indexes", "--task", "indexer.recipes.mnist:task", "--host", "0.0.0.0", "--allow-public"]
+CMD ["proponent", "serve", "indexes/mnist", "--task", "indexer.recipes.mnist:task", "--host", "0.0.0.0", "--allow-public"]

@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 demo: $(VENV)/.runtime
 	$(BIN)/proponent demo mnist
-	$(BIN)/proponent serve indexes --task indexer.recipes.mnist:task --port $(PORT)
+	$(BIN)/proponent serve indexes/mnist --task indexer.recipes.mnist:task --port $(PORT)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
@@ -32,9 +32,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Proponent needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch first and by its pin: a range would admit a release that drags in gigabytes of GPU packages
+# torch first and by its pin. Where PyPI's build would draw in gigabytes of GPU packages, name an index of CPU builds:
+# make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) torch
+	$(PIP) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) torch
 	$(PIP) --editable .
 	touch $@
 

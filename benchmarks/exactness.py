@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.neutral_task import FOLDER, neutral_task
+from benchmarks.neutral_task import neutral_task, workload
 from indexer import Ask, BuildSpec, KnownExample, Question, build
 from indexer.evaluate.exact import exact_scores
 
@@ -22,12 +22,12 @@ ROWS, QUERIES, TOP = 300, 50, 10
 
 def identity_scores(name: str) -> tuple[np.ndarray, bool, bool]:
     """Return all scores [50, 300] through an index, and whether both top tens are those of exact.npy."""
-    exact = np.load(FOLDER / name / "exact.npy")[:, :ROWS]
+    exact = np.load(workload(name) / "exact.npy")[:, :ROWS]
     task = neutral_task(name, ROWS)
     scores = np.empty((QUERIES, ROWS))
     same = {"proponents": True, "opponents": True}
     with tempfile.TemporaryDirectory() as scratch:
-        spec = BuildSpec(FOLDER / name, projection={"name": "identity"}, batch_size=50)
+        spec = BuildSpec(workload(name), projection={"name": "identity"}, batch_size=50)
         ask = Ask.open(build(task, spec, Path(scratch) / "index").folder, task)
         assert task.test is not None
         for query in range(QUERIES):
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("model", choices=["cnn", "mlp"])
     parser.add_argument("--skip-identity", action="store_true", help="only the streamed scores, for their memory")
     options = parser.parse_args()
-    exact = np.load(FOLDER / options.model / "exact.npy")
+    exact = np.load(workload(options.model) / "exact.npy")
     if not options.skip_identity:
         scores, proponents, opponents = identity_scores(options.model)
         pearson = np.corrcoef(scores.ravel(), exact[:, :ROWS].ravel())[0, 1]
@@ -60,8 +60,8 @@ def main() -> None:
         print(
             f"  largest error {worst:.1e} of the RMS score; same top 10: proponents {proponents}, opponents {opponents}"
         )
-    found = exact_scores(neutral_task(options.model), FOLDER / options.model, queries=QUERIES)
-    self_exact = np.load(FOLDER / options.model / "self_exact.npy")
+    found = exact_scores(neutral_task(options.model), workload(options.model), queries=QUERIES)
+    self_exact = np.load(workload(options.model) / "self_exact.npy")
     relative = np.max(np.abs(found.scores - exact) / np.abs(exact))
     self_relative = np.max(np.abs(found.self_influence.sum(axis=1) - self_exact) / self_exact)
     print(f"{options.model}: streamed, {QUERIES} x {exact.shape[1]:,}: largest relative error {relative:.1e}")

@@ -1,14 +1,12 @@
 """Tasks over a neutral workload: a folder with data.npz, five checkpoints, and exact scores made by other code.
 
-    PROPONENT_BENCH=/tmp/tda_bench proponent evaluate exact benchmarks/neutral_task.py:cnn \
-        --checkpoints /tmp/tda_bench/cnn --out exact
+    PROPONENT_BENCH=bench proponent evaluate exact benchmarks/neutral_task.py:cnn --checkpoints bench/cnn --out exact
 
 The folder ``cnn`` or ``mlp`` below PROPONENT_BENCH holds data.npz (x_train, y_train, x_test, y_test; images [1, 28, 28]
 already normalised), checkpoints.json, exact.npy [50, 4500] and self_exact.npy [4500].
 """
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,17 @@ from torch.utils.data import TensorDataset
 from indexer import ImageCodec, Task
 from indexer.recipes.mnist import loss
 
-FOLDER = Path(os.environ.get("PROPONENT_BENCH", Path(tempfile.gettempdir()) / "tda_bench"))
+
+def workload(name: str) -> Path:
+    """Return the folder of one model's workload.
+
+    Raises:
+        SystemExit: PROPONENT_BENCH does not name a folder that has it.
+    """
+    folder = Path(os.environ.get("PROPONENT_BENCH", "")) / name
+    if not (folder / "data.npz").is_file():
+        raise SystemExit(f"PROPONENT_BENCH must name a folder that has {name}/data.npz; see {Path(__file__).name}")
+    return folder
 
 
 def cnn_model() -> nn.Module:
@@ -41,7 +49,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"cnn": cnn_model, "mlp": mlp_model
 
 def neutral_task(name: str, rows: int | None = None) -> Task:
     """Return the task of one model, on the first ``rows`` training examples or on all."""
-    with np.load(FOLDER / name / "data.npz") as arrays:
+    with np.load(workload(name) / "data.npz") as arrays:
         data = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     kept = slice(rows)
     return Task(

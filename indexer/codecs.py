@@ -136,6 +136,8 @@ class ImageCodec:
                 f"expected an image of {height} x {width} pixels (height x width), found "
                 f"{image.height} x {image.width}; resize it as the training images were"
             )
+        if image.has_transparency_data:
+            raise InputFormatError("the image has transparency; flatten it on the background of the training images")
         if image.mode.startswith(("I", "F")):
             raise InputFormatError(f"expected pixels of 8 bits, found mode {image.mode!r}; convert the image first")
         return image

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Task:
             TaskError: the target is not an index into ``labels``.
         """
         if self.labels is None:
-            return f"{target.item():g}"
+            return str(target.detach().numpy()[()])  # the fewest digits that read back as this number
         position = int(target.item())
         if not 0 <= position < len(self.labels):
             raise TaskError(
@@ -98,9 +99,9 @@ def read_rows(examples: Examples, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
     for row in rows:
         example = examples[row]
         if not isinstance(example, tuple) or len(example) != 2 or not isinstance(example[0], Tensor):
-            raise TaskError(
-                f"row {row}: expected (input tensor, target), found {type(example).__name__}; wrap the data set"
-            )
+            kinds = ", ".join(type(part).__name__ for part in example) if isinstance(example, tuple) else ""
+            found = f"({kinds})" if kinds else type(example).__name__
+            raise TaskError(f"row {row}: expected (input tensor, target), found {found}; wrap the data set")
         inputs.append(example[0])
         try:
             targets.append(torch.as_tensor(example[1]))
@@ -169,10 +170,10 @@ def _load_file(path: Path) -> ModuleType:
         sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except Exception as exc:  # whatever the user's file raises
         if replaced is None:
             sys.modules.pop(path.stem, None)
-        raise
+        raise TaskError(f"task file {str(path)!r} fails: {_where(exc)}") from exc
     return module
 
 
@@ -182,6 +183,14 @@ def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
-            raise  # the module was found; something that it imports was not
-        raise TaskError(f"task module {name!r} cannot be found; give 'path.py:name' for a file") from exc
+        if exc.name is not None and (name == exc.name or name.startswith(exc.name + ".")):
+            raise TaskError(f"task module {name!r} cannot be found; give 'path.py:name' for a file") from exc
+        raise TaskError(f"task module {name!r} fails: {_where(exc)}") from exc
+    except Exception as exc:  # whatever the user's module raises
+        raise TaskError(f"task module {name!r} fails: {_where(exc)}") from exc
+
+
+def _where(exc: Exception) -> str:
+    """Say what was raised, and at which line of whose file."""
+    at = traceback.extract_tb(exc.__traceback__)[-1]
+    return f"{type(exc).__name__}: {exc} ({at.filename}, line {at.lineno})"

@@ -1,5 +1,6 @@
 """The application as a value: nothing happens at import, and the engine opens when the server starts."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,6 +42,11 @@ class _Described(FastAPI):
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 
+def _usable_id(request_id: str) -> bool:
+    """A caller's own request id is kept if it is short and plain; else a new one is made."""
+    return re.fullmatch(r"[\w.:-]{1,128}", request_id, re.ASCII) is not None
+
+
 def create_app(open_engine: Callable[[], Engine], settings: Settings) -> FastAPI:
     """Return the application; ``open_engine`` is called once, before the first request is taken."""
 
@@ -65,5 +71,5 @@ def create_app(open_engine: Callable[[], Engine], settings: Settings) -> FastAPI
     for module in (health, indexes, examples, query, pages):
         app.include_router(module.router)
     app.add_middleware(Guard, max_body_bytes=settings.max_body_bytes)
-    app.add_middleware(CorrelationIdMiddleware, header_name="X-Request-ID")
+    app.add_middleware(CorrelationIdMiddleware, header_name="X-Request-ID", validator=_usable_id)
     return app

@@ -59,7 +59,7 @@ def proponent() -> None:
 
         proponent query indexes/mnist --task indexer.recipes.mnist:task --example test/17
 
-        proponent serve indexes --task indexer.recipes.mnist:task
+        proponent serve indexes/mnist --task indexer.recipes.mnist:task
     """
 
 

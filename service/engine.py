@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from indexer import Ask, KnownExample, Question, Ranking, Task, load_task
-from indexer.errors import UnknownIndexError
+from indexer.errors import TaskMismatchError, UnknownIndexError
 from indexer.index.examples import Examples
 from indexer.index.versions import IndexVersion, is_index
 
@@ -105,10 +105,24 @@ def open_engine(indexes: Path, task_reference: str) -> WarmEngine:
     if not folders:
         raise UnknownIndexError(f"{str(indexes)!r} holds no finished index; build one there with `proponent build`")
     task = load_task(task_reference)
-    asks = {folder.resolve().name: Ask.open(folder, task) for folder in folders}
+    asks = {folder.resolve().name: _opened(folder, task, alone=len(folders) == 1) for folder in folders}
     for ask in asks.values():
         _warm_up(ask, task)
     return WarmEngine(asks)
+
+
+def _opened(folder: Path, task: Task, *, alone: bool) -> Ask:
+    """Open one index of a folder.
+
+    Raises:
+        TaskMismatchError: it is of another task; with the way to serve one index alone.
+    """
+    try:
+        return Ask.open(folder, task)
+    except TaskMismatchError as exc:
+        if alone:
+            raise
+        raise TaskMismatchError(f"{exc}. To serve one index alone, name it: `proponent serve {folder}`") from exc
 
 
 def _warm_up(ask: Ask, task: Task) -> None:

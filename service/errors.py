@@ -40,7 +40,7 @@ STATUS: dict[type[errors.ProponentError], int] = {
     errors.MissingExtraError: 500,
 }
 
-_NOT_JSON = "the body is not JSON; send one JSON object with Content-Type: application/json"
+_NOT_JSON = "the body is not a JSON object; send one with Content-Type: application/json"
 _DETAIL = {
     400: _NOT_JSON,
     404: "nothing lives at this path; /docs lists what does",
@@ -89,7 +89,7 @@ async def _on_ours(request: Request, exc: Exception) -> Response:
 
 async def _on_validation(request: Request, exc: Exception) -> Response:
     found = exc.errors() if isinstance(exc, RequestValidationError) else []
-    if any(item["type"] == "json_invalid" for item in found):
+    if any(item["type"] == "json_invalid" or item["loc"] == ("body",) for item in found):
         return problem(400, _NOT_JSON)
     items: list[dict[str, object]] = [
         {"loc": [part if isinstance(part, int) else str(part)[:80] for part in item["loc"]], "msg": _message(item)}

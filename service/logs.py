@@ -30,3 +30,4 @@ def configure_logs() -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("asgi_correlation_id").setLevel(logging.ERROR)  # an id that is replaced is no news

@@ -122,6 +122,9 @@ def test_what_is_copied_is_enough_to_make_and_serve_the_demo(tmp_path: Path) -> 
     with image.serving(port):
         answer = ask(port)
     assert len(answer["proponents"]) == len(answer["opponents"]) == 10
+    noise = image.run("proponent evaluate noise indexes/mnist --true-labels indexer.recipes.mnist:true_labels")
+    [found] = re.findall(r"in the first  10% by self-influence: +([0-9.]+)% found", noise)
+    assert float(found) >= 50  # five times chance
 
 
 @pytest.mark.slow

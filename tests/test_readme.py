@@ -46,6 +46,10 @@ def test_every_command_of_the_table_exists() -> None:
     assert listed == set(re.findall(r"^│ (\w+) ", helped, flags=re.MULTILINE))
 
 
+def test_no_figure_is_left_to_fill_in() -> None:
+    assert "@@" not in README
+
+
 def test_the_readme_s_files_exist() -> None:
     links = re.findall(r"!\[[^]]*\]\(([^)]+)\)", README)
     assert links and all((REPOSITORY / link).is_file() for link in links)

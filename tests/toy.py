@@ -22,6 +22,7 @@ class Toy:
     explains = frozenset({"loss"})
     exact_vectors = True
     random_check: Mapping[str, list[float]] = {}
+    parameters: Mapping[str, Any] = {}
 
     def __init__(self, model: ModelAtCheckpoints, matrix: Tensor) -> None:
         self._model = model

@@ -6,6 +6,7 @@ The search proposes candidates in float32; their stored vectors then give the sc
 checkpoint, in float64, and the order.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ class Ask:
     def __init__(self, task: Task, index: OpenIndex) -> None:
         self.task = task
         self.index = index
+        self._target_dtype = read_rows(task.train, [0])[1].dtype
 
     @classmethod
     def open(cls, folder: str | Path, task: Task) -> "Ask":
@@ -72,7 +74,7 @@ class Ask:
             method=version.manifest.method.name,
             explain=question.explain,
             exact=self.index.method.exact_vectors,
-            exhaustive=True,
+            exhaustive=candidates.complete,
             query=facts,
             proponents=proponents,
             opponents=opponents,
@@ -97,7 +99,7 @@ class Ask:
             return self.task.codec.decode(example.payload)
         stored = self.index.examples.find(example.split, example.id)
         examples = self.task.split(example.split)
-        row = int(example.id)
+        row = stored.row
         if examples is None or row >= len(examples):
             raise TaskMismatchError(f"the task has no example {example.id!r} in split {example.split!r} any more")
         inputs, targets = read_rows(examples, [row])
@@ -129,7 +131,12 @@ class Ask:
             probabilities = dict(zip(labels, shares.tolist(), strict=True))
             target = self.task.target_of(predicted if question.label is None else question.label)
         given = question.label is not None or question.target is not None
+        target = target.to(self._target_dtype)
         loss = self.task.loss(outputs, target[None])[0].item()
+        if not math.isfinite(loss):
+            raise QuestionError(
+                "the loss at this label or target is not finite; ask at one near those of the training set"
+            )
         source = "given" if given else "predicted"
         return QueryFacts(self.task.label_of(target), source, predicted, probabilities, loss), target
 

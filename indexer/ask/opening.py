@@ -1,19 +1,21 @@
 """Opening an index with the task that it was built with: everything verified before the first answer."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from indexer.checkpoints.states import model_states
-from indexer.errors import CheckpointError, CorruptIndexError, TaskMismatchError
+from indexer.errors import BuildError, CheckpointError, CorruptIndexError, TaskMismatchError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Block
-from indexer.gradients.outputs import difference, fixed_rows, probe_outputs
+from indexer.gradients.outputs import difference, probe_outputs
 from indexer.gradients.probe import PROBE_ROWS, probe
 from indexer.index.examples import Examples
 from indexer.index.objects import ObjectRef
@@ -24,6 +26,7 @@ from indexer.methods.method import Method
 from indexer.methods.registry import method_kind
 from indexer.task import Task, read_rows
 
+VECTOR_TOLERANCE = 1e-3  # of a row's norm, for most rows: float32 elsewhere errs by 1e-5; a kink may flip in one
 RANDOM_TOLERANCE = 1e-5  # relative: the inverse normal distribution function may differ in its last bits
 
 
@@ -55,8 +58,10 @@ def open_index(folder: Path, task: Task) -> OpenIndex:
     _check_task(version, task, model)
     method = _method(version, model)
     store = open_store(version.objects, manifest.vectors)
-    search = FlatSearch(store, store.width)
-    return OpenIndex(version, model, method, store, search, Examples(version.objects.path(manifest.examples.object)))
+    _check_vectors(version, task, method, store)
+    examples = Examples(version.objects.path(manifest.examples[0].object))
+    examples.check(manifest.splits, manifest.vectors.rows)
+    return OpenIndex(version, model, method, store, FlatSearch(store, store.width), examples)
 
 
 def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
@@ -72,7 +77,7 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
         raise TaskMismatchError(
             f"{_built(version)} has {manifest.vectors.rows:,} training examples; the task has {len(task.train):,}"
         )
-    module = task.model()
+    module = copy.deepcopy(task.model())
     stored = ((f"checkpoint {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints)
     try:
         states = model_states(module, stored)
@@ -89,8 +94,8 @@ def _shape(block: Block) -> tuple[str, tuple[int, int], tuple[str, ...]]:
 
 
 def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) -> None:
-    found = probe_outputs(model, read_rows(task.train, fixed_rows(len(task.train))))
-    differs = difference(found, _tensors(version, version.manifest.probe))
+    found = probe_outputs(model, read_rows(task.train, _probe_rows(version)))
+    differs = difference(found, _tensors(version, version.manifest.probe.object))
     if differs is not None:
         raise TaskMismatchError(
             f"{_built(version)} was built with another task: {differs}. Serve it with the task, data and code "
@@ -98,11 +103,38 @@ def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) ->
         )
 
 
+def _check_vectors(version: IndexVersion, task: Task, method: Method, store: VectorStore) -> None:
+    """Make the vectors of the probe examples once more: equal outputs do not prove equal gradients.
+
+    Raises:
+        TaskMismatchError: they are not those that are stored.
+    """
+    rows = _probe_rows(version)
+    found = method.train_rows(read_rows(task.train, rows)).vectors.float().numpy()
+    stored = np.stack([store.row(row) for row in rows])
+    error = np.linalg.norm(found - stored, axis=1) / np.linalg.norm(stored, axis=1).clip(VECTOR_TOLERANCE)
+    if not np.median(error) <= VECTOR_TOLERANCE:
+        raise TaskMismatchError(
+            f"{_built(version)} was built with another task: the vectors of the probe examples differ by "
+            f"{np.median(error):.3g} of their norm. Serve it with the task, data and code that it was built with, "
+            "or build a new index"
+        )
+
+
+def _probe_rows(version: IndexVersion) -> list[int]:
+    return [int(id) for id in version.manifest.probe.ids]
+
+
 def _method(version: IndexVersion, model: ModelAtCheckpoints) -> Method:
     entry = version.manifest.method
     fitted = {} if entry.fitted is None else _tensors(version, entry.fitted)
     etas = tuple(checkpoint.eta for checkpoint in version.manifest.checkpoints)
-    method = method_kind(entry.name).open(model, etas, entry.parameters, fitted)
+    try:
+        method = method_kind(entry.name).open(model, etas, entry.parameters, fitted)
+    except BuildError as exc:
+        raise CorruptIndexError(
+            f"{_built(version)} cannot be opened here: {exc}; was it built by a newer version?"
+        ) from exc
     parts = [(part.name, part.start, part.stop) for part in method.parts]
     if parts != [(part.name, part.start, part.stop) for part in version.manifest.vectors.parts]:
         raise CorruptIndexError(f"{_built(version)}: the parts of the vectors are not those of its method; rebuild it")
@@ -111,6 +143,8 @@ def _method(version: IndexVersion, model: ModelAtCheckpoints) -> Method:
 
 
 def _check_random(version: IndexVersion, drawn: Mapping[str, list[float]]) -> None:
+    if drawn.keys() != version.manifest.method.random_check.keys():
+        raise CorruptIndexError(f"{_built(version)} has other random matrices than its method draws; rebuild it")
     for name, stored in version.manifest.method.random_check.items():
         expected, found = torch.tensor(stored), torch.tensor(drawn.get(name, []))
         if found.shape != expected.shape or not torch.allclose(found, expected, rtol=RANDOM_TOLERANCE):

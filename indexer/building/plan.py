@@ -1,6 +1,10 @@
-"""The plan of a build: fixed at its start, kept in the manifest. Under one plan results are equal bit for bit."""
+"""The plan of a build: fixed at its start, kept in the manifest.
+
+Under one plan, on one kind of machine, vectors are equal bit for bit.
+"""
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +17,7 @@ from indexer.building.spec import BuildSpec
 from indexer.errors import TooLargeError
 from indexer.index.manifest import Plan
 
-_VERSIONS = ("proponent", "torch", "numpy", "faiss-cpu")
+_VERSIONS = ("proponent", "torch", "numpy", "faiss-cpu", "pillow")
 
 
 def make_plan(spec: BuildSpec) -> Plan:
@@ -22,7 +26,7 @@ def make_plan(spec: BuildSpec) -> Plan:
         batch_size=spec.batch_size,
         threads=spec.threads or torch.get_num_threads(),
         dtype="float32",
-        versions={name: version(name) for name in _VERSIONS},
+        versions={name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
     )
 
 

@@ -31,7 +31,7 @@ def build(
         version = build_index(load_task(task), _spec(checkpoints, projection, spec), out, progress)
     vectors = version.manifest.vectors
     console.print(f"{out}: {vectors.rows:,} vectors of {vectors.width:,} numbers, version {version.version}")
-    console.print(f"next: proponent serve {out.parent} --task {task}", style="dim", soft_wrap=True)
+    console.print(f"next: proponent serve {out} --task {task}", style="dim", soft_wrap=True)
 
 
 def _spec(checkpoints: Path, projection: str | None, file: Path | None) -> BuildSpec:

@@ -37,4 +37,4 @@ def mnist(
             train(recipe.task, recipe.SCHEDULE, run, progress)
         if not is_index(index):
             build(recipe.task, BuildSpec(run, projection=recipe.PROJECTION), index, progress)
-    console.print(f"{index} is ready; next: proponent serve {index.parent} --task indexer.recipes.mnist:task")
+    console.print(f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task")

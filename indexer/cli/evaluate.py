@@ -1,5 +1,6 @@
 """``proponent evaluate``: exact, noise."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import numpy as np
 import typer
 
 from indexer.cli.progress import bars
+from indexer.errors import TaskError
 from indexer.evaluate.exact import exact_scores
 from indexer.evaluate.label_noise import by_self_influence, plot_noise
 from indexer.index.examples import Examples
@@ -48,10 +50,16 @@ def noise(
     """How many wrong labels come first when the training set is sorted by self-influence.
 
     Example: proponent evaluate noise indexes/mnist --true-labels indexer.recipes.mnist:true_labels --plot noise.png
+
+    Raises:
+        TaskError: the name is not a list of labels.
     """
     version = open_version(index)
-    examples = Examples(version.objects.path(version.manifest.examples.object))
-    curve = by_self_influence(examples, list(load_name(true_labels)))
+    examples = Examples(version.objects.path(version.manifest.examples[0].object))
+    found = load_name(true_labels)
+    if not isinstance(found, Iterable):
+        raise TaskError(f"{true_labels!r}: expected a list of labels, found {type(found).__name__}")
+    curve = by_self_influence(examples, list(found))
     typer.echo(f"{curve.wrong} wrong labels among {len(curve.found):,} training examples")
     for share in (0.05, 0.10, 0.20, 0.30):
         found = curve.at(share)

@@ -34,7 +34,7 @@ def _facts(version: IndexVersion) -> Table:
     table.add_row("version", version.version)
     table.add_row("method", f"{manifest.method.name} {manifest.method.parameters}")
     table.add_row("vectors", f"{vectors.rows:,} of {vectors.width:,} float32 numbers, {4 * vectors.width:,} bytes each")
-    table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.examples.splits.items()))
+    table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.splits.items()))
     table.add_row("input", str(manifest.task.input))
     table.add_row("labels", "none: a regression" if manifest.task.labels is None else ", ".join(manifest.task.labels))
     passes = manifest.sequential or "all checkpoints in one vectorised pass"
@@ -48,7 +48,7 @@ def _checkpoints(version: IndexVersion) -> Table:
     for entry in version.manifest.checkpoints:
         loss = "" if entry.train_loss is None else f"{entry.train_loss:.4f}"
         epoch = "" if entry.epoch is None else f"{entry.epoch:g}"
-        table.add_row(entry.file, f"{entry.eta:g}", str(entry.step or ""), epoch, loss)
+        table.add_row(entry.file, f"{entry.eta:g}", "" if entry.step is None else str(entry.step), epoch, loss)
     return table
 
 

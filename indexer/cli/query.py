@@ -23,6 +23,7 @@ def query(
     example: Annotated[str | None, typer.Option(help="An example of the task's data: 'test/17' or 'train/3'.")] = None,
     image: Annotated[Path | None, typer.Option(help="A PNG or JPEG file instead.")] = None,
     label: Annotated[str | None, typer.Option(help="Explain this label; else the predicted one.")] = None,
+    target: Annotated[float | None, typer.Option(help="Explain the loss at this target: for regressions.")] = None,
     k: Annotated[int, typer.Option("-k", help="Hits in each direction.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -33,7 +34,7 @@ def query(
     A positive score: training on the example lowered the loss of what you ask about.
     """
     ask = Ask.open(index, load_task(task))
-    ranking = ask.query(Question(_example(example, image), label, k=k))
+    ranking = ask.query(Question(_example(example, image), label, target, k=k))
     if as_json:
         typer.echo(orjson.dumps(asdict(ranking), option=orjson.OPT_INDENT_2).decode())
         return

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from indexer.building.build import Progress, open_source, silent
+from indexer.building.build import Progress, silent
 from indexer.building.plan import batches
+from indexer.building.source import open_source
 from indexer.checkpoints.files import list_checkpoints
 from indexer.errors import TaskError
 from indexer.methods.tracin import TracIn

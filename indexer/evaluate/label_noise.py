@@ -47,15 +47,18 @@ def by_self_influence(examples: Examples, true_labels: Sequence[str]) -> NoiseCu
     """Return the curve for an index; true_labels in the order of the training set.
 
     Raises:
-        TaskError: the index has no self-influence, or another number of training examples.
+        TaskError: the labels are not names, or the index has another number of examples with self-influence.
     """
+    odd = next((label for label in true_labels if not isinstance(label, str)), None)
+    if odd is not None:
+        raise TaskError(f"expected true labels as strings, like the task's labels; found {type(odd).__name__} {odd!r}")
     ordered = [example for example, _ in examples.self_influence()]
     if len(ordered) != len(true_labels):
         raise TaskError(
             f"expected the true label of each of the {len(ordered)} training examples that have a self-influence, "
             f"found {len(true_labels)}"
         )
-    return noise_curve(np.array([example.label != true_labels[int(example.id)] for example in ordered]))
+    return noise_curve(np.array([example.label != true_labels[example.row] for example in ordered]))
 
 
 def plot_noise(curve: NoiseCurve, title: str, path: Path) -> None:

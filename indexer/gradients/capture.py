@@ -31,11 +31,10 @@ Gradients = dict[str, BlockGradient]
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """What one pass gives: gradients by block, the loss of every example and the model's outputs."""
+    """What one pass gives: gradients by block, and the loss of every example."""
 
     gradients: Gradients
     loss: Float[Tensor, " b"]
-    outputs: Tensor
 
 
 def eager(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Captured:
@@ -51,9 +50,9 @@ def eager(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tens
         outputs = functional_call(module, tracked, (inputs,))
         losses = loss(outputs, targets)
     recorder.check()
-    deltas = _deltas(losses, recorder.edges, recorder.shapes)
+    deltas = _deltas(losses, recorder.edges, recorder.outputs)
     gradients = _gradients(layout, deltas, recorder.inputs)
-    return Captured(gradients, losses.detach(), outputs.detach())
+    return Captured(gradients, losses.detach())
 
 
 def tapped(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Captured:
@@ -66,16 +65,16 @@ def tapped(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Ten
     dtype = next(iter(state.values())).dtype
     taps = [torch.zeros(len(inputs), *site.output, dtype=dtype, device=inputs.device) for site in layout.sites]
 
-    def total(taps: list[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, list[Tensor]]]:
+    def total(taps: list[Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
         recorder = _TapRecorder(_names(state, layout), layout.sites, taps)
         with watching(recorder):
             outputs = functional_call(module, dict(state), (inputs,))
             losses = loss(outputs, targets)
         recorder.check()
-        return losses.sum(), (losses, outputs, recorder.inputs)
+        return losses.sum(), (losses, recorder.inputs)
 
-    deltas, (losses, outputs, seen) = grad(total, has_aux=True)(taps)
-    return Captured(_gradients(layout, deltas, seen), losses, outputs)
+    deltas, (losses, seen) = grad(total, has_aux=True)(taps)
+    return Captured(_gradients(layout, deltas, seen), losses)
 
 
 class _SiteRecorder:
@@ -109,11 +108,11 @@ class _EdgeRecorder(_SiteRecorder):
     def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite]) -> None:
         super().__init__(names, sites)
         self.edges: list[GradientEdge] = []
-        self.shapes: list[Tensor] = []
+        self.outputs: list[Tensor] = []
 
     def keep(self, position: int, output: Tensor) -> Tensor:
         self.edges.append(get_gradient_edge(output))
-        self.shapes.append(output.detach())
+        self.outputs.append(output.detach())
         return output
 
 

@@ -4,7 +4,8 @@ It refuses, naming the cause, what would give silently wrong per-example gradien
 an example, anything still random in ``eval()``, an output that depends on the rest of the batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from indexer.errors import ProbeError, TaskError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Vectors
+from indexer.gradients.capture import State
 from indexer.gradients.general import by_loop
 from indexer.gradients.layout import Layout
 from indexer.gradients.trace import trace
@@ -34,10 +36,38 @@ def probe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout
     batch = (doubled[0], doubled[1])
     if len(batch[0]) < 3:
         raise ProbeError(f"expected at least 3 training examples to probe the model with, found {len(batch[0])}")
-    with torch.no_grad():
-        _check_contract(module, loss, batch)
-    layout = trace(module, loss, batch)
-    return _compare_with_loop(module, loss, batch, layout)
+    with _refusing("in float64, in which they are probed"):
+        with torch.no_grad():
+            _check_contract(module, loss, batch)
+        layout = trace(module, loss, batch)
+        return _compare_with_loop(module, loss, batch, layout)
+
+
+def check_runs(model: ModelAtCheckpoints, batch: tuple[Tensor, Tensor]) -> None:
+    """Make sure that the model and its loss run in the dtype of the build, before anything long begins.
+
+    Raises:
+        ProbeError: they fail there.
+    """
+    with _refusing(f"in {model.dtype}, in which vectors are made".replace("torch.", "")):
+        model.at(0, batch)
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turn what the user's own model or loss raises into a refusal that says where it was run.
+
+    Raises:
+        ProbeError: in its place.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, TypeError) as exc:
+        first = str(exc).split("\n", 1)[0]
+        raise ProbeError(
+            f"the model or its loss fails on the first training examples {where}: {first}. Let both follow the dtype "
+            "of the model's parameters (for integer inputs: x.to(self.layer.weight.dtype)) and any size of batch"
+        ) from exc
 
 
 def _check_contract(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> None:
@@ -67,16 +97,10 @@ def _first_outputs(module: nn.Module, inputs: Tensor) -> Tensor:
     """Run the model for the first time.
 
     Raises:
-        ProbeError: it fails in float64, gives more than one tensor, or changes its input.
+        ProbeError: it gives more than one tensor, or changes its input.
     """
     before = inputs.clone()
-    try:
-        outputs = module(inputs)
-    except RuntimeError as exc:
-        raise ProbeError(
-            "the model fails on training examples in float64, in which it is probed: "
-            f"{str(exc).split(chr(10), 1)[0]}; let it follow the dtype of its input, without .float()"
-        ) from exc
+    outputs = module(inputs)
     if not isinstance(outputs, Tensor):
         raise ProbeError(f"the model must return one tensor, found {type(outputs).__name__}; wrap it in one that does")
     if not torch.equal(inputs, before):
@@ -92,26 +116,37 @@ def _suspect(module: nn.Module) -> str:
 
 
 def _compare_with_loop(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Layout:
-    """Compare both ways of `ModelAtCheckpoints`; return the layout, told whether checkpoints can be stacked."""
+    """Compare both ways of `ModelAtCheckpoints`; return the layout, told whether checkpoints can be stacked.
+
+    At the checkpoint and at weights half as large, so that checkpoints which change places are seen as well.
+    """
     state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    trained = dict(module.named_parameters())
+    states = [state, {name: tensor / 2 if name in trained else tensor for name, tensor in state.items()}]
+    expected = [_loop_blocks(module, each, loss, batch, layout) for each in states]
+    model = ModelAtCheckpoints(module, states, loss, layout, dtype=torch.float64)
+    layout = replace(layout, sequential=_why_sequential(model, batch, layout))
+    model = ModelAtCheckpoints(module, states, loss, layout, dtype=torch.float64)
+    together, _ = model.at_all(batch, _concatenated(layout), {})
+    for i, right in enumerate(expected):
+        alone = {name: gradient.dense() for name, gradient in model.at(i, batch).gradients.items()}
+        _refuse_difference(layout, alone, right)
+        parts = torch.split(together[i], [block.size for block in layout.blocks], dim=1)
+        stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, parts, strict=True)}
+        _refuse_difference(layout, stacked, right)
+    return layout
+
+
+def _loop_blocks(
+    module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout
+) -> dict[str, Tensor]:
+    """Return the gradients of every block by the loop."""
     names = [name for block in layout.blocks for name in block.parameters]
-    by_name = by_loop(module, state, loss, batch, names)
-    expected = {
-        block.name: torch.cat(
-            [by_name[name].reshape(len(batch[0]), block.shape[0], -1) for name in block.parameters], 2
-        )
+    found = by_loop(module, state, loss, batch, names)
+    return {
+        block.name: torch.cat([found[name].reshape(len(batch[0]), block.shape[0], -1) for name in block.parameters], 2)
         for block in layout.blocks
     }
-    model = ModelAtCheckpoints(module, [state, state], loss, layout, dtype=torch.float64)
-    found = model.at(0, batch).gradients
-    _refuse_difference(layout, {name: gradient.dense() for name, gradient in found.items()}, expected)
-    layout = replace(layout, sequential=_why_sequential(model, batch, layout))
-    model = ModelAtCheckpoints(module, [state, state], loss, layout, dtype=torch.float64)
-    vectors, _ = model.at_all(batch, _concatenated(layout), {})
-    blocks = torch.split(vectors[0], [block.size for block in layout.blocks], dim=1)
-    stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, blocks, strict=True)}
-    _refuse_difference(layout, stacked, expected)
-    return layout
 
 
 def _concatenated(layout: Layout) -> Vectors:

@@ -1,10 +1,12 @@
 """Finding a model's layout: which parameters have a rule, and which must take a general path, and why.
 
 A few real examples are sent through the model in float64. A parameter is on the factor path when every call that
-uses it has a rule and a batch axis in front, and when its factors add up to the gradient of the batch; otherwise
-something else reads it, and it goes to ``vmap(grad)``, or, where ``vmap`` cannot batch the model, to the loop.
+uses it has a rule and a batch axis in front, when the graph of the loss uses it no more often than those calls do,
+and when its factors add up to the gradient of the batch; otherwise something else reads it, and it goes to
+``vmap(grad)``, or, where ``vmap`` cannot batch the model, to the loop.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +22,8 @@ from indexer.gradients.general import by_vmap
 from indexer.gradients.layout import Block, CallSite, Layout
 from indexer.task import Loss
 
+_ELSEWHERE = "also used outside the functions that have a rule"
+ZERO = 1e-12  # below this a gradient of float64 is rounding
 SUM_TOLERANCE = 1e-9  # float64 sums over a few examples; a call that was not seen is off by its whole share
 
 
@@ -33,16 +37,18 @@ def trace(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     if not trainable:
         raise ProbeError("the model has no trainable parameter; unfreeze those whose influence is asked for")
-    whole = _batch_gradient(module, loss, batch, trainable)
+    whole, uses = _batch_gradient(module, loss, batch, trainable)
     calls = _observe(module, state, trainable, batch[0])
     refused = _refused(calls, _observe(module, state, trainable, batch[0][:-1]), len(batch[0]))
+    seen = Counter(name for call in calls for name in call.parameters)
+    refused |= {name: _ELSEWHERE for name in seen if uses[name] > seen[name]}
     layout = _layout(state, trainable, calls, refused)
     captured = eager(module, state, loss, batch, layout)
     for block in layout.on("factors"):
         found = captured.gradients[block.name].dense().sum(0)
         expected = _as_matrix(block, {name: whole[name] for name in block.parameters})
-        if (found - expected).norm() > SUM_TOLERANCE * max(1.0, expected.norm().item()):
-            refused |= dict.fromkeys(block.parameters, "also used outside the functions that have a rule")
+        if (found - expected).norm() > SUM_TOLERANCE * max(expected.norm().item(), ZERO):
+            refused |= dict.fromkeys(block.parameters, _ELSEWHERE)
     layout = _layout(state, trainable, calls, refused)
     return _choose_general_path(module, state, loss, batch, layout)
 
@@ -84,7 +90,12 @@ def _observe(module: nn.Module, state: State, trainable: Sequence[str], inputs: 
 
 def _batch_gradient(
     module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], trainable: Sequence[str]
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Counter[str]]:
+    """Return the gradient of the batch by parameter, and how often the graph uses each, whatever the values.
+
+    Raises:
+        ProbeError: the loss does not depend on a trainable parameter.
+    """
     parameters = dict(module.named_parameters())
     with torch.enable_grad():
         value = loss(module(batch[0]), batch[1]).sum()
@@ -95,7 +106,26 @@ def _batch_gradient(
             f"the loss does not depend on the trainable parameter {unseen[0]!r}; freeze it with requires_grad_(False) "
             "if it is not used, or do not detach what is computed from it"
         )
-    return {name: gradient for name, gradient in zip(trainable, gradients, strict=True) if gradient is not None}
+    found = {name: gradient for name, gradient in zip(trainable, gradients, strict=True) if gradient is not None}
+    edges = _edges(value)
+    return found, Counter({name: edges[id(parameters[name])] for name in trainable})
+
+
+def _edges(value: Tensor) -> Counter[int]:
+    """Return {id of a leaf: edges of the autograd graph that end in it}."""
+    count: Counter[int] = Counter()
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            if following is not None and hasattr(following, "variable"):
+                count[id(following.variable)] += 1
+            else:
+                waiting.append(following)
+    return count
 
 
 def _refused(calls: Sequence[_Seen], fewer: Sequence[_Seen], b: int) -> dict[str, str]:

@@ -1,14 +1,16 @@
 """The examples of an index in SQLite: ids, labels, previews, content hashes and self-influence.
 
-    example(split, id, position, label, content, media_type, preview)       position: row of the vectors, or NULL
-    self_influence(position, part, value)                                   part: number of the checkpoint
+    example(split, id, row, position, label, content, media_type, preview)
+    self_influence(position, part, value)
 
-Written last, in one ordered pass, with nothing of the moment in it; read-only afterwards.
+row: the example's number in its split of the task's data; position: the row of its vector, or NULL; content: a hash of
+input and target; part: the number of the checkpoint, from 0. Written last, in one ordered pass, with nothing of the
+moment in it; read-only afterwards.
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 from indexer.codecs import Preview
 from indexer.errors import CorruptIndexError, UnknownExampleError
 
+_UNKNOWN = "the index has no example of that split and id; ids are row numbers within the splits train and test"
 CHUNK = 500  # positions a statement: far below the number of variables that any SQLite takes
 
 _SCHEMA = """
 CREATE TABLE example (
-    split TEXT NOT NULL, id TEXT NOT NULL, position INTEGER UNIQUE, label TEXT NOT NULL, content TEXT NOT NULL,
-    media_type TEXT NOT NULL, preview BLOB NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (split, id)
+    split TEXT NOT NULL, id TEXT NOT NULL, row INTEGER NOT NULL, position INTEGER UNIQUE, label TEXT NOT NULL,
+    content TEXT NOT NULL, media_type TEXT NOT NULL, preview BLOB NOT NULL, PRIMARY KEY (split, id)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX example_order ON example (split, ordinal);
+CREATE UNIQUE INDEX example_row ON example (split, row);
 CREATE TABLE self_influence (
     position INTEGER NOT NULL, part INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (position, part)
 ) WITHOUT ROWID;
@@ -36,6 +39,7 @@ class Example:
 
     split: str
     id: str
+    row: int
     position: int | None
     label: str
     content: str
@@ -51,19 +55,19 @@ class ExampleRow:
 
 
 def write_examples(path: Path, rows: Iterable[ExampleRow]) -> None:
-    """Write a new table, rows in the order given, which is the order of listing."""
+    """Write a new table."""
     connection = sqlite3.connect(path)
     try:
         connection.execute("PRAGMA page_size = 1024")
         connection.execute("PRAGMA journal_mode = OFF")
         connection.executescript(_SCHEMA)
-        for ordinal, row in enumerate(rows):
+        for row in rows:
             example, preview = row.example, row.preview
             connection.execute(
                 "INSERT INTO example VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    *(example.split, example.id, example.position, example.label, example.content),
-                    *(preview.media_type, preview.data, ordinal),
+                    *(example.split, example.id, example.row, example.position, example.label, example.content),
+                    *(preview.media_type, preview.data),
                 ),
             )
             connection.executemany(
@@ -95,9 +99,7 @@ class Examples:
         """
         found = self._examples("WHERE split = ? AND id = ?", (split, id))
         if not found:
-            raise UnknownExampleError(
-                "the index has no example of that split and id; GET the index's examples to see them"
-            )
+            raise UnknownExampleError(_UNKNOWN)
         return found[0]
 
     def at(self, positions: Sequence[int]) -> list[Example]:
@@ -109,9 +111,23 @@ class Examples:
             found |= {e.position: e for e in self._examples(f"WHERE position IN ({marks})", tuple(chunk))}
         return [found[position] for position in positions]
 
+    def check(self, splits: Mapping[str, int], rows: int) -> None:
+        """Compare the table with what the manifest says of it: examples by split, and one a row of the vectors.
+
+        Raises:
+            CorruptIndexError: they differ.
+        """
+        found = dict(self._all("SELECT split, COUNT(*) FROM example GROUP BY split", ()))
+        positions = self._all("SELECT COUNT(position), MIN(position), MAX(position) FROM example", ())[0]
+        if found != {name: count for name, count in splits.items() if count} or positions != (rows, 0, rows - 1):
+            raise CorruptIndexError(
+                f"the table of examples holds {found} and {positions[0]} positions; "
+                f"the manifest says {dict(splits)} and {rows}: rebuild the index"
+            )
+
     def listing(self, split: str, *, start: int, count: int) -> list[Example]:
         """Return ``count`` examples of a split from number ``start`` on, in the order of the data set."""
-        return self._examples("WHERE split = ? ORDER BY ordinal LIMIT ? OFFSET ?", (split, count, start))
+        return self._examples("WHERE split = ? ORDER BY row LIMIT ? OFFSET ?", (split, count, start))
 
     def preview(self, split: str, id: str) -> Preview:
         """Return what a person is shown of one example.
@@ -121,9 +137,7 @@ class Examples:
         """
         rows = self._all("SELECT media_type, preview FROM example WHERE split = ? AND id = ?", (split, id))
         if not rows:
-            raise UnknownExampleError(
-                "the index has no example of that split and id; GET the index's examples to see them"
-            )
+            raise UnknownExampleError(_UNKNOWN)
         return Preview(*rows[0])
 
     def self_influence(self) -> Iterator[tuple[Example, float]]:
@@ -136,8 +150,8 @@ class Examples:
         yield from zip(examples, (total for _, total in totals), strict=True)
 
     def _examples(self, where: str, values: Sequence[object]) -> list[Example]:
-        rows = self._all(f"SELECT split, id, position, label, content FROM example {where}", values)
-        parts: dict[int, list[float]] = {row[2]: [] for row in rows if row[2] is not None}
+        rows = self._all(f"SELECT split, id, row, position, label, content FROM example {where}", values)
+        parts: dict[int, list[float]] = {row[3]: [] for row in rows if row[3] is not None}
         marks = ",".join("?" * len(parts))
         for position, value in self._all(
             f"SELECT position, value FROM self_influence WHERE position IN ({marks}) ORDER BY position, part",
@@ -145,8 +159,8 @@ class Examples:
         ):
             parts[position].append(value)
         return [
-            Example(split, id, position, label, content, tuple(parts.get(position, ())))
-            for split, id, position, label, content in rows
+            Example(split, id, row, position, label, content, tuple(parts.get(position, ())))
+            for split, id, row, position, label, content in rows
         ]
 
     def _all(self, query: str, values: Sequence[object]) -> list[Any]:

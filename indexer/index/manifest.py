@@ -18,11 +18,12 @@ class _Frozen(BaseModel):
 
 
 class MethodEntry(_Frozen):
-    """The method, its parameters, what was fitted, and the heads of its random matrices."""
+    """The method, its parameters with every default written out, what was fitted, and how random numbers were drawn."""
 
     name: str
     parameters: dict[str, Any]
     fitted: ObjectRef | None
+    random_scheme: Literal["philox-icdf-1"]
     random_check: dict[str, list[float]]
 
 
@@ -77,14 +78,21 @@ class SearchEntry(_Frozen):
 
 
 class ExamplesEntry(_Frozen):
-    """The SQLite table of examples, and how many each split has."""
+    """One SQLite table of examples, and how many of each split it holds."""
 
     object: ObjectRef
     splits: dict[str, int]
 
 
+class ProbeEntry(_Frozen):
+    """Outputs and losses of a few training examples, by their ids, at every checkpoint."""
+
+    object: ObjectRef
+    ids: list[str] = Field(min_length=1)
+
+
 class Plan(_Frozen):
-    """Fixed at the start of a build: under one plan, results are equal bit for bit."""
+    """Fixed at the start of a build: under one plan, on one kind of machine, vectors are equal bit for bit."""
 
     batch_size: int = Field(gt=0)
     threads: int = Field(gt=0)
@@ -112,19 +120,27 @@ class Manifest(_Frozen):
     method: MethodEntry
     task: TaskEntry
     checkpoints: list[CheckpointEntry] = Field(min_length=1)
+    eta_convention: Literal["learning_rate"]
     blocks: list[BlockEntry]
     sequential: str | None
     vectors: VectorsEntry
     search: SearchEntry
-    examples: ExamplesEntry
-    probe: ObjectRef
+    examples: list[ExamplesEntry] = Field(min_length=1, max_length=1)
+    probe: ProbeEntry
     plan: Plan
 
     def objects(self) -> dict[str, ObjectRef]:
         """Return every object by a name for people."""
         found = {f"checkpoint {i} ({c.file!r})": c.object for i, c in enumerate(self.checkpoints, 1)}
         found |= {f"vectors, shard {i}": shard.object for i, shard in enumerate(self.vectors.shards, 1)}
-        found |= {"examples": self.examples.object, "probe outputs": self.probe}
+        found |= {"examples" if i == 1 else f"examples, segment {i}": e.object for i, e in enumerate(self.examples, 1)}
+        found["probe outputs"] = self.probe.object
         if self.method.fitted is not None:
             found["fitted tensors"] = self.method.fitted
         return found
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many examples each split has, over all segments."""
+        names = [name for entry in self.examples for name in entry.splits]
+        return {name: sum(entry.splits.get(name, 0) for entry in self.examples) for name in dict.fromkeys(names)}

@@ -4,8 +4,11 @@ A version is named by the first 16 hex digits of its manifest's sha256, so a man
 is the index's fingerprint. The manifest is written when all objects are there: it is the commit point.
 """
 
+import fcntl
 import hashlib
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +64,33 @@ def refuse_existing(folder: Path) -> None:
     """
     if is_index(folder):
         raise BuildError(f"{str(folder)!r} already holds an index; build into another folder, or remove this one first")
-    if folder.exists() and not folder.is_dir():
-        raise BuildError(f"{str(folder)!r} is a file; expected a folder to build the index in")
+    for place in (folder, *folder.resolve().parents):
+        if place.exists() and not place.is_dir():
+            raise BuildError(f"{str(place)!r} is a file; expected a folder to build the index in")
+
+
+@contextmanager
+def building_in(folder: Path) -> Iterator[Objects]:
+    """Hold the folder of a first build: alone in it, from an empty start, and leaving nothing behind if it fails.
+
+    Raises:
+        BuildError: another build is at work in the folder, or it has finished one in the meantime.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise BuildError(f"another build is at work in {str(folder)!r}; wait for it, or build elsewhere") from exc
+        refuse_existing(folder)
+        objects = Objects(folder / "objects")
+        shutil.rmtree(objects.folder, ignore_errors=True)  # what a killed build left: no manifest names it
+        try:
+            yield objects
+        except BaseException:
+            if not is_index(folder):
+                shutil.rmtree(objects.folder, ignore_errors=True)
+            raise
 
 
 def commit(folder: Path, manifest: Manifest) -> IndexVersion:

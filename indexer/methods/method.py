@@ -46,6 +46,10 @@ class Method(Protocol):
         """Whether products of the vectors are the exact score, and not an estimate of it."""
 
     @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What `MethodKind.open` needs to make this method again, every default written out."""
+
+    @property
     def random_check(self) -> Mapping[str, list[float]]:
         """The first eight numbers of each random matrix, kept in the manifest to prove that they can be drawn again."""
 

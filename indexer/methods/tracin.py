@@ -17,7 +17,7 @@ from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.capture import Gradients
 from indexer.methods.method import Batch, Part, TrainRows
 from indexer.projection.identity import Identity
-from indexer.projection.projections import Projection, make_projection
+from indexer.projection.projections import Projection, describe, make_projection
 
 
 class TracIn:
@@ -46,6 +46,11 @@ class TracIn:
     def exact_vectors(self) -> bool:
         """With the identity as projection."""
         return isinstance(self._projection, Identity)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The projection."""
+        return {"projection": describe(self._projection)}
 
     @property
     def random_check(self) -> Mapping[str, list[float]]:

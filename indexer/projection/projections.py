@@ -1,6 +1,7 @@
 """What a projection is, and the choice of one by name."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -57,3 +58,10 @@ def make_projection(layout: Layout, parameters: Mapping[str, Any]) -> Projection
         return PROJECTIONS[name](layout, **rest)
     except TypeError as exc:
         raise BuildError(f"projection {name!r} does not take the parameters {sorted(rest)}") from exc
+
+
+def describe(projection: Projection) -> dict[str, Any]:
+    """Return the parameters that make this projection again, every default written out."""
+    [name] = [name for name, kind in PROJECTIONS.items() if kind is type(projection)]
+    values = {f.name: getattr(projection, f.name) for f in fields(projection) if f.name != "layout"}  # type: ignore[arg-type]
+    return {"name": name, **values}

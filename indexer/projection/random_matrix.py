@@ -6,11 +6,14 @@ query sides draw the same matrices because nothing else enters.
 """
 
 import hashlib
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+SCHEME: Literal["philox-icdf-1"] = "philox-icdf-1"  # kept in the manifest: other numbers need another name
 
 
 def normal_matrix(

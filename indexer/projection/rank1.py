@@ -2,7 +2,7 @@
 
 G1 [r1, m] and G2 [r2, n] have independent entries of variance 1/r1 and 1/r2, so that E[G1'G1] = I and E[G2'G2] = I and
 products of sketches are unbiased. (The paper prints E[G1 G1'] = I, and swaps m and n between text and formula.)
-A side that is already short is left alone: projecting ten classes onto ten numbers would only add noise.
+A left side that is already short (classes) is left alone: projecting ten classes onto ten numbers would only add noise.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,7 @@ from indexer.gradients.capture import Gradients
 from indexer.gradients.layout import Block, Layout
 from indexer.projection.random_matrix import normal_matrix
 
-SHORT = (
-    16  # a left side (outputs, classes) of up to this many numbers is never projected where the share has room for it
-)
+SHORT = 16  # outputs or classes: a left side of up to so many numbers is whole where the share has room for it
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,5 +47,5 @@ def _summary(version: IndexVersion) -> IndexSummary:
         fingerprint=version.fingerprint,
         method=version.manifest.method.name,
         rows=version.manifest.vectors.rows,
-        splits=version.manifest.examples.splits,
+        splits=version.manifest.splits,
     )

@@ -6,6 +6,7 @@ Indexes of older formats are never made again: they prove that every later versi
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import orjson
 import safetensors.torch
@@ -22,8 +23,8 @@ def checkpoint(folder: Path, name: str, strength: float) -> None:
     safetensors.torch.save_file(state, folder / name)
 
 
-def make(out: Path) -> None:
-    """Build into a new folder.
+def make(out: Path, **projection: Any) -> None:
+    """Build into a new folder; the projection is the identity, unless another one is given.
 
     Raises:
         FileExistsError: the folder is there already.
@@ -37,9 +38,12 @@ def make(out: Path) -> None:
             {"file": "second.safetensors", "learning_rate": 0.25, "step": 20, "epoch": 2},
         ]
         (Path(run) / "checkpoints.json").write_bytes(orjson.dumps({"checkpoints": entries}))
-        build(task, BuildSpec(Path(run), projection={"name": "identity"}, batch_size=4, threads=1), out)
-    (out / "log.jsonl").unlink()  # of the moment, and no part of the format
+        build(task, BuildSpec(Path(run), projection=projection or {"name": "identity"}, batch_size=4, threads=1), out)
+    for name in ("log.jsonl", "lock"):  # of the moment, and no part of the format
+        (out / name).unlink()
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    make(folder)
+    make(folder.with_name(f"{folder.name}-rank1"), name="rank1", numbers=6)

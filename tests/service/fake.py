@@ -24,15 +24,18 @@ def fake_manifest(modality: str) -> m.Manifest:
     ]
     return m.Manifest(
         format=1,
-        method=m.MethodEntry(name="fake method", parameters={"seed": 3}, fitted=None, random_check={}),
+        method=m.MethodEntry(
+            name="fake method", parameters={"seed": 3}, fitted=None, random_scheme="philox-icdf-1", random_check={}
+        ),
         task=m.TaskEntry(labels=["cat", "dog"], input={"modality": modality}),
         checkpoints=checkpoints,
+        eta_convention="learning_rate",
         blocks=[],
         sequential=None,
         vectors=m.VectorsEntry(dtype="<f4", rows=3, width=4, parts=[], shards=[]),
         search=m.SearchEntry(kind="flat"),
-        examples=m.ExamplesEntry(object=_REF, splits={"train": 3, "test": 2}),
-        probe=_REF,
+        examples=[m.ExamplesEntry(object=_REF, splits={"train": 3, "test": 2})],
+        probe=m.ProbeEntry(object=_REF, ids=["0"]),
         plan=m.Plan(batch_size=1, threads=1, dtype="float32", versions={}),
     )
 
@@ -60,8 +63,8 @@ class FakeEngine:
     def __init__(self, folder: Path, modality: str = "image") -> None:
         table = folder / "examples.sqlite"
         rows = [
-            *(Example("train", str(i), i, "cat", "", (0.5, 1.0)) for i in range(3)),
-            *(Example("test", str(i), None, "dog", "") for i in range(2)),
+            *(Example("train", str(i), i, i, "cat", "", (0.5, 1.0)) for i in range(3)),
+            *(Example("test", str(i), i, None, "dog", "") for i in range(2)),
         ]
         write_examples(table, (ExampleRow(example, PREVIEW) for example in rows))
         self._examples = Examples(table)

@@ -71,7 +71,7 @@ def test_the_roles_are_all_files_but_the_log(index_folder: Path) -> None:
     found = files(open_version(index_folder))
     assert list(found) == ROLES
     every = {path for path in index_folder.rglob("*") if path.is_file()}
-    assert set(found.values()) == every - {index_folder / "log.jsonl"}
+    assert set(found.values()) == every - {index_folder / "log.jsonl", index_folder / "lock"}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -193,17 +193,18 @@ def test_parts_of_another_method_are_refused(copy: Path, task: Task) -> None:
 
 def test_probe_outputs_that_are_not_numbers_are_refused(copy: Path, task: Task) -> None:
     version = open_version(copy)
-    stored = safetensors.torch.load(version.objects.read(version.manifest.probe, "probe"))
-    probe = version.objects.add(safetensors.torch.save({**stored, "loss": torch.full_like(stored["loss"], torch.nan)}))
-    recommitted(copy, probe=probe)
+    stored = safetensors.torch.load(version.objects.read(version.manifest.probe.object, "probe"))
+    nan = version.objects.add(safetensors.torch.save({**stored, "loss": torch.full_like(stored["loss"], torch.nan)}))
+    recommitted(copy, probe=version.manifest.probe.model_copy(update={"object": nan}))
     with pytest.raises(TaskMismatchError, match="loss of the probe examples differ by up to nan"):
         open_index(copy, task)
 
 
 def test_an_object_that_is_not_safetensors_is_refused(copy: Path, task: Task) -> None:
-    probe = open_version(copy).objects.add(b"no tensors")
-    recommitted(copy, probe=probe)
-    with pytest.raises(CorruptIndexError, match=probe.sha256):
+    version = open_version(copy)
+    none = version.objects.add(b"no tensors")
+    recommitted(copy, probe=version.manifest.probe.model_copy(update={"object": none}))
+    with pytest.raises(CorruptIndexError, match=none.sha256):
         open_index(copy, task)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
-from indexer.building.build import open_source
+from indexer.building.source import open_source
 from indexer.checkpoints.files import list_checkpoints
 from indexer.errors import BuildError, CheckpointError, LearningRateError, TaskError, TooLargeError
 from indexer.index.store import open_store
@@ -49,7 +49,7 @@ def vectors(version: IndexVersion) -> np.ndarray:
 
 def table(version: IndexVersion) -> dict[str, list[Any]]:
     """The rows of the two tables, sorted."""
-    with sqlite3.connect(version.objects.path(version.manifest.examples.object)) as connection:
+    with sqlite3.connect(version.objects.path(version.manifest.examples[0].object)) as connection:
         names = ("example", "self_influence")
         found = {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall()) for name in names}
     connection.close()
@@ -74,7 +74,7 @@ def test_one_plan_gives_one_index(small: Task, spec: BuildSpec, tmp_path: Path) 
 def test_the_folder_holds_what_the_manifest_names_and_nothing_else(index_folder: Path, ask: Ask) -> None:
     version = ask.index.version
     named = {version.objects.path(ref) for ref in version.manifest.objects().values()}
-    apart = {"active", "log.jsonl", f"versions/{version.version}/manifest.json"}
+    apart = {"active", "lock", "log.jsonl", f"versions/{version.version}/manifest.json"}
     files = {path for path in index_folder.rglob("*") if path.is_file()}
     assert files == named | {index_folder / name for name in apart}
 
@@ -263,14 +263,14 @@ class Augmented(Poisoned):
 
 
 def test_random_augmentation_is_refused(small: Task, spec: BuildSpec, tmp_path: Path) -> None:
-    with pytest.raises(
-        BuildError, match=r"task\.train gives another input when the same row is read again; leave rand"
-    ):
+    with pytest.raises(TaskError, match=r"task\.train gives another input when the same row is read again; leave rand"):
         build(replace(small, train=Augmented(small.train, 0)), spec, tmp_path / "index")
 
 
 def test_labels_that_do_not_fit_the_outputs_stop_the_build(small: Task, spec: BuildSpec, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="the model has 10 outputs and the task 2 labels"):
+    with pytest.raises(TaskError, match="the model has 10 outputs and the task 12 labels; expected one label an"):
+        build(replace(small, labels=list("0123456789ab")), spec, tmp_path / "index")
+    with pytest.raises(TaskError, match="row 0 of split 'train': target 6 has no name: the task has 2 labels, 0 to 1"):
         build(replace(small, labels=["0", "1"]), spec, tmp_path / "index")
     assert not is_index(tmp_path / "index")
 

@@ -30,7 +30,7 @@ def test_a_plan_fixes_what_results_depend_on() -> None:
     plan = make_plan(BuildSpec(Path("run"), batch_size=7, threads=3))
     assert (plan.batch_size, plan.threads, plan.dtype) == (7, 3, "float32")
     assert plan.versions["torch"] == torch.__version__.split("+")[0] or plan.versions["torch"] == torch.__version__
-    assert set(plan.versions) == {"proponent", "torch", "numpy", "faiss-cpu"}
+    assert set(plan.versions) == {"proponent", "torch", "numpy", "faiss-cpu", "pillow", "python"}
 
 
 def test_threads_are_those_of_the_process_unless_given() -> None:

@@ -56,7 +56,7 @@ def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, ru
     told = " ".join(built.stderr.split())
     width = version.manifest.vectors.width
     assert f"300 vectors of {width:,} numbers, version {version.version}" in told
-    assert f"next: proponent serve {index.parent} --task {task_file}" in told
+    assert f"next: proponent serve {index} --task {task_file}" in told
     assert version.manifest.method.parameters == {"projection": {"name": "rank1", "numbers": 64, "seed": 0}}
     assert f"{width:,} float32 numbers" in command("inspect", index).stdout
     assert f"version {version.version} is as it was built" in command("verify", index).stdout

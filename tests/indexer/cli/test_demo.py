@@ -29,10 +29,10 @@ def test_the_demo_trains_and_builds_and_says_what_is_next(command: Command, tmp_
     manifest = open_version(tmp_path / "indexes" / "mnist").manifest
     assert [c.path.name for c in list_checkpoints(tmp_path / "runs" / "mnist")] == ["epoch-01.safetensors"]
     assert manifest.method.parameters == {"projection": recipe.PROJECTION}
-    assert manifest.examples.splits == {"train": 64, "test": 8}
+    assert manifest.splits == {"train": 64, "test": 8}
     told = " ".join(done.stderr.split())
     assert "is ready; next: proponent serve" in told
-    assert "indexes --task indexer.recipes.mnist:task" in told
+    assert "indexes/mnist --task indexer.recipes.mnist:task" in told
 
 
 def test_a_second_time_keeps_what_is_there(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,8 @@ def test_without_a_wrong_label_there_is_nothing_to_find() -> None:
 def examples(tmp_path: Path) -> Examples:
     """Four training examples; by self-influence, summed over checkpoints: 2, 0, 3, 1. A test example has none."""
     parts = [(2.0, 1.0), (0.0, 0.5), (1.5, 2.0), (1.0, 0.5)]
-    rows = [Example("train", str(i), i, "cat", "", part) for i, part in enumerate(parts)]
-    rows.append(Example("test", "0", None, "cat", ""))
+    rows = [Example("train", str(i), i, i, "cat", "", part) for i, part in enumerate(parts)]
+    rows.append(Example("test", "0", 0, None, "cat", ""))
     write_examples(tmp_path / "table", [ExampleRow(row, Preview("text/plain", b"")) for row in rows])
     return Examples(tmp_path / "table")
 
@@ -113,6 +113,6 @@ def test_the_demo_finds_most_wrong_labels_first(tmp_path: Path) -> None:
     """Training and index as shipped: half of the wrong labels in the first tenth is five times chance."""
     train(mnist.task, mnist.SCHEDULE, tmp_path / "run", lambda stage, done, total: None)
     index = build(mnist.task, BuildSpec(tmp_path / "run", projection=mnist.PROJECTION), tmp_path / "mnist")
-    curve = by_self_influence(Examples(index.objects.path(index.manifest.examples.object)), mnist.true_labels)
+    curve = by_self_influence(Examples(index.objects.path(index.manifest.examples[0].object)), mnist.true_labels)
     assert (curve.wrong, len(curve.found)) == (225, 4500)
     assert curve.at(0.10) >= 0.50

@@ -10,12 +10,12 @@ from indexer.errors import CorruptIndexError, UnknownExampleError
 from indexer.index.examples import Example, ExampleRow, Examples, write_examples
 
 TRAIN = [
-    Example("train", "9", 0, "cat", "a0", (1.0, 2.0)),
-    Example("train", "10", 1, "dog", "a1", (4.0, 0.25)),
-    Example("train", "x'; --", 2, "", "a2", (2.0, 1.0)),
-    Example("train", "ünï", 3, "猫", "a3", (0.0, 0.5)),
+    Example("train", "9", 0, 0, "cat", "a0", (1.0, 2.0)),
+    Example("train", "10", 1, 1, "dog", "a1", (4.0, 0.25)),
+    Example("train", "x'; --", 2, 2, "", "a2", (2.0, 1.0)),
+    Example("train", "ünï", 3, 3, "猫", "a3", (0.0, 0.5)),
 ]
-TEST = [Example("test", "9", None, "dog", "b0"), Example("test", "0", None, "dog", "b1")]
+TEST = [Example("test", "9", 0, None, "dog", "b0"), Example("test", "0", 1, None, "dog", "b1")]
 
 
 def preview_of(example: Example) -> Preview:
@@ -64,7 +64,7 @@ def test_self_influence_comes_highest_first_and_ties_by_position(examples: Examp
 
 
 def test_self_influence_is_complete_beyond_one_fetch(tmp_path: Path) -> None:
-    many = [Example("train", str(i), i, "", "", (float(i),)) for i in range(1201)]
+    many = [Example("train", str(i), i, i, "", "", (float(i),)) for i in range(1201)]
     write_examples(tmp_path / "many", (ExampleRow(example, Preview("text/plain", b"")) for example in many))
     found = list(Examples(tmp_path / "many").self_influence())
     assert found == [(example, float(example.position or 0)) for example in reversed(many)]

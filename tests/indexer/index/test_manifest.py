@@ -57,7 +57,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any]] = [
     (("plan", "batch_size"), 0),
     (("blocks", 0, "path"), "guess"),
     (("probe",), None),
-    (("examples", "object", "url"), "https://example.com"),
+    (("examples", 0, "object", "url"), "https://example.com"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -28,6 +29,10 @@ class Asymmetric:
     @property
     def exact_vectors(self) -> bool:
         return True
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {}
 
     @property
     def random_check(self) -> Mapping[str, list[float]]:

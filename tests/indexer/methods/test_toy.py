@@ -9,7 +9,7 @@ from torch import Tensor
 
 from indexer import Ask, KnownExample, Question, Task
 from indexer.checkpoints.files import read_state
-from indexer.errors import BuildError
+from indexer.errors import CorruptIndexError
 from indexer.methods.method import Method, MethodKind
 from indexer.methods.registry import METHODS
 from indexer.task import read_rows
@@ -83,7 +83,7 @@ def test_without_self_influence_there_is_no_list_of_it(toy: Ask) -> None:
 
 
 def test_a_method_that_is_not_registered_cannot_be_opened(folder: Path, task: Task) -> None:
-    with pytest.raises(BuildError, match="unknown method 'toy'; expected one of tracin"):
+    with pytest.raises(CorruptIndexError, match="unknown method 'toy'; expected one of tracin; was it built by"):
         Ask.open(folder, task)
 
 

@@ -20,7 +20,7 @@ from tests.service.asking import problem_of
 
 EXAMPLES = "/v1/indexes/tiny/examples"
 CURSOR = "cursor: expected the next_cursor of an earlier page, or none for the first page"
-MISSING = "the index has no example of that split and id; GET the index's examples to see them"
+MISSING = "the index has no example of that split and id; ids are row numbers within the splits train and test"
 PROPERTY = hypothesis_settings(max_examples=50, deadline=None, derandomize=True)
 
 

@@ -241,7 +241,7 @@ def test_a_jpeg_is_read_and_colours_become_grey(served: TestClient) -> None:
 def test_a_label_or_example_that_is_not_there_is_refused(served: TestClient) -> None:
     labels = ", ".join(f"'{label}'" for label in LABELS)
     assert refused(served, label="hunter2") == (422, f"unknown label; expected one of {labels}")
-    missing = "the index has no example of that split and id; GET the index's examples to see them"
+    missing = "the index has no example of that split and id; ids are row numbers within the splits train and test"
     assert refused(served, example=known("hunter2")) == (404, missing)
     of_classes = "this index is of a classification: expected a label, found a target"
     assert refused(served, target=1.0) == (422, of_classes)
@@ -260,7 +260,7 @@ def test_a_regression_explains_its_loss_at_a_target(regressed: TestClient) -> No
     answer = asked(regressed, example=known(3, "train"), target=0.0, k=30)
     [pixels] = {e["label"] for e in regressed.get("/v1/indexes/tiny/examples?split=train").json()["examples"][3:4]}
     assert answer.query.model_dump(exclude={"loss"}) == {
-        "label": "0",
+        "label": "0.0",
         "label_source": "given",
         "predicted": None,
         "probabilities": {},
