@@ -23,7 +23,8 @@ COUNTER = """<!doctype html><body><proponent-panel></proponent-panel>
 <script>
 setInterval(() => {
   const root = document.querySelector("proponent-panel").shadowRoot;
-  const pictures = root ? [...root.querySelectorAll("img")].filter((image) => image.complete && image.naturalWidth) : [];
+  const drawn = (image) => image.complete && image.naturalWidth;
+  const pictures = root ? [...root.querySelectorAll("img")].filter(drawn) : [];
   document.body.dataset.pictures = pictures.length;
 }, 50);
 </script></body>"""

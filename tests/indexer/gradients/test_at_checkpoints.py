@@ -202,3 +202,22 @@ def test_later_changes_of_the_given_states_do_not_reach_the_model() -> None:
     before = model.outputs(0, examples[0])
     state["0.weight"].zero_()
     assert torch.equal(model.outputs(0, examples[0]), before)
+
+
+def test_a_query_takes_all_checkpoints_in_one_vectorised_pass() -> None:
+    inputs, targets = torch.randn(4, 6), torch.arange(4) % 3
+    layout = probe(factored(), cross_entropy, (inputs, targets))
+    states = [{name: tensor.detach() for name, tensor in factored().named_parameters()} for _ in range(3)]
+    model = ModelAtCheckpoints(factored(), states, cross_entropy, layout, dtype=torch.float32)
+    passes: list[int] = []
+
+    def counted(outputs: Tensor, y: Tensor) -> Tensor:
+        passes.append(1)
+        return cross_entropy(outputs, y)
+
+    def first_layer(gradients: Gradients, _: Mapping[str, Tensor]) -> Tensor:
+        return gradients["0.weight"].dense().flatten(1)
+
+    vectors, _ = model.at_all((inputs, targets), first_layer, {}, counted)
+    assert vectors.shape[:2] == (3, 4)
+    assert len(passes) == 1
