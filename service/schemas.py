@@ -4,6 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_ONE = (  # a drawn 1: 28 x 28 pixels, grey, PNG
+    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAGklEQVR42mNgGNzg/39kHhM+paOSw0ty0AEAS0wCIQSUTbwAAAAASUVORK5CYII="
+)
+
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +48,10 @@ class QueryRequest(_Request):
         extra="forbid",
         frozen=True,
         json_schema_extra={
-            "examples": [{"example": {"modality": "id", "split": "test", "id": "17"}, "label": "5", "k": 10}]
+            "examples": [
+                {"example": {"modality": "id", "split": "test", "id": "17"}, "label": "5", "k": 10},
+                {"example": {"modality": "image", "data": _ONE}, "k": 10},
+            ]
         },
     )
 

@@ -27,7 +27,7 @@ def demos() -> None:
 def mnist(
     home: Annotated[Path, typer.Option(help="Folder to make runs/mnist and indexes/mnist in.")] = Path(),
 ) -> None:
-    """4,500 real digits, 5% of their labels flipped: train a small network, keep 5 checkpoints, build the index.
+    """Train a small network on 4,500 real digits, 5% of them labelled wrong on purpose, and build its index.
 
     What is already there is kept; remove runs/mnist and indexes/mnist to start over.
     """
@@ -37,4 +37,5 @@ def mnist(
             train(recipe.task, recipe.SCHEDULE, run, progress)
         if not is_index(index):
             build(recipe.task, BuildSpec(run, projection=recipe.PROJECTION), index, progress)
+    console.print("one training label in twenty is wrong on purpose: look for them among the proponents", style="dim")
     console.print(f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task")

@@ -24,11 +24,11 @@ def list_examples(
     engine: Annotated[Engine, Depends(engine_of)],
     settings: Annotated[Settings, Depends(settings_of)],
     split: Split = "test",
-    limit: Annotated[int, Query(ge=1)] = 50,
+    limit: Annotated[int | None, Query(ge=1, description="at most the index's limits.page_size")] = None,
     cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> ExamplePage:
     """One page of a split, in the order of the data set."""
-    start, count = _start(cursor), min(limit, settings.page_size)
+    start, count = _start(cursor), _count(limit, settings.page_size)
     found = engine.examples(index).listing(split, start=start, count=count + 1)
     more = len(found) > count
     return ExamplePage(
@@ -68,6 +68,17 @@ def _example(index: str, example: Example) -> ExampleOut:
 
 def _cursor(start: int) -> str:
     return base64.urlsafe_b64encode(f"start:{start}".encode()).decode()
+
+
+def _count(limit: int | None, page_size: int) -> int:
+    """Read the length of a page.
+
+    Raises:
+        QuestionError: it is over the limit.
+    """
+    if limit is not None and limit > page_size:
+        raise QuestionError(f"limit: expected at most {page_size} (page_size)")
+    return limit or min(50, page_size)
 
 
 def _start(cursor: str | None) -> int:

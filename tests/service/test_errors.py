@@ -172,3 +172,11 @@ def test_an_http_exception_keeps_its_headers_and_loses_its_text(app: FastAPI) ->
     with TestClient(app) as client:
         response = client.get("/tea")
     assert (problem_of(response).detail, response.headers["X-Pot"]) == ("I'm a Teapot", "short")
+
+
+def test_k_of_zero_is_refused_in_these_words(client: TestClient) -> None:
+    found = problem_of(client.post(QUERY, json={"example": KNOWN, "k": 0}))
+    assert (found.status, found.detail) == (
+        422,
+        "the request does not fit the schema: body.k: Input should be greater than or equal to 1",
+    )

@@ -158,3 +158,38 @@ def test_a_rule_that_is_wrong_by_a_millionth_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr("indexer.gradients.probe.by_loop", off)
     with pytest.raises(ProbeError, match="differs from a plain"):
         probe(nn.Linear(6, 3), cross_entropy, examples())
+
+
+class Doubling(nn.Linear):
+    """Changes its input in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2))
+
+
+class Pair(nn.Linear):
+    """Gives two tensors."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x), x  # type: ignore[return-value]
+
+
+class Float(nn.Linear):
+    """Insists on float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (Doubling(6, 3), "the model changes its input in place; let it clone its input first"),
+        (Pair(6, 3), "the model must return one tensor, found tuple; wrap it in one that does"),
+        (Float(6, 3), "fails on the first training examples in float64, in which they are probed"),
+    ],
+    ids=["in place", "two tensors", "float32"],
+)
+def test_a_model_that_does_not_keep_its_contract_is_refused(module: nn.Module, text: str) -> None:
+    with pytest.raises(ProbeError, match=text):
+        probe(module, cross_entropy, examples())

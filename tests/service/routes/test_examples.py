@@ -40,8 +40,6 @@ def pages(client: TestClient, path: str, **asked: str | int) -> list[ExamplePage
     [
         ("test", 40, [40, 40, 20]),
         ("test", 25, [25, 25, 25, 25]),
-        ("test", 1000, [40, 40, 20]),
-        ("test", 10**30, [40, 40, 20]),
         ("train", 39, [39] * 7 + [27]),
     ],
 )
@@ -53,6 +51,12 @@ def test_pages_walk_the_whole_split_once_in_the_order_of_the_data(
     ids = [example.id for page in found for example in page.examples]
     assert ids == [str(row) for row in range(sum(sizes))]
     assert {example.split for page in found for example in page.examples} == {split}
+
+
+@pytest.mark.parametrize("limit", [41, 10**30])
+def test_a_page_over_the_limit_is_refused(served: TestClient, limit: int) -> None:
+    found = served.get(EXAMPLES, params={"limit": limit})
+    assert (found.status_code, found.json()["detail"]) == (422, "limit: expected at most 40 (page_size)")
 
 
 def test_without_arguments_the_test_split_is_listed(client: TestClient) -> None:
