@@ -61,7 +61,7 @@ class WarmEngine:
         return sorted(self._asks)
 
     def version(self, name: str) -> IndexVersion:
-        """Return the served version of an index."""
+        """Return the served version of an index; here and below an unknown name raises `UnknownIndexError`."""
         return self._ask(name).index.version
 
     def explains(self, name: str) -> list[str]:

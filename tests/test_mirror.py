@@ -46,6 +46,11 @@ def test_no_file_is_too_long() -> None:
     assert too_long(sources("indexer", "service", "tests", "benchmarks")) == []
 
 
+def test_no_module_of_the_pages_is_too_long() -> None:
+    modules = {path: path.read_text() for path in (ROOT / "service" / "web").glob("*.js")}
+    assert len(modules) > 3 and too_long(modules) == []
+
+
 @pytest.mark.parametrize(
     ("module", "test"),
     [

@@ -37,7 +37,7 @@ class Ask:
 
     @classmethod
     def open(cls, folder: str | Path, task: Task) -> "Ask":
-        """Open and verify the index in a folder."""
+        """Open and verify the index in a folder; raises what `indexer.ask.opening.open_index` does."""
         return cls(task, open_index(Path(folder), task))
 
     def close(self) -> None:

@@ -152,4 +152,4 @@ def _parse(data: bytes, path: Path) -> Manifest:
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise CorruptIndexError(f"{path}: {place}: {first['msg']}") from exc
+        raise CorruptIndexError(f"{path}: {place}: {first['msg']}; was it built by a newer version?") from exc

@@ -9,6 +9,7 @@
 import {
   checkpointName, column, count, failure, frame, h, labelOptions, prediction, scales, signed, sizeOptions, skeleton, timing,
 } from "./draw.js";
+import { copied } from "./copy.js";
 import { Ids, MOST_LISTED, Problem, call } from "./api.js";
 
 const PATIENCE_MS = 150; // an answer within this time replaces the old one without a flicker
@@ -290,20 +291,7 @@ class ProponentPanel extends HTMLElement {
   }
 
   async #copy(text, what) {
-    const copied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
-    this.#say(copied || this.#copySelected(text) ? `copied ${what}` : "the browser refused to copy");
-  }
-
-  /** The old way, for pages that are neither local nor https and have no clipboard. */
-  #copySelected(text) {
-    const focused = this.shadowRoot.activeElement;
-    const field = h("textarea", { class: "unseen", readOnly: true }, text);
-    this.#parts.root.append(field);
-    field.select();
-    const copied = document.execCommand("copy");
-    field.remove();
-    focused?.focus();
-    return copied;
+    this.#say((await copied(text, this.#parts.root)) ? `copied ${what}` : "the browser refused to copy");
   }
 }
 
