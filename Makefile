@@ -36,7 +36,7 @@ $(VENV)/bin/python:
 # make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) torch
-	$(PIP) --editable .
+	$(PIP) --editable '.[plot]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

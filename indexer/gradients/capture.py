@@ -8,7 +8,7 @@ No gradient of a weight is ever computed. Two ways, the same numbers:
   ``vmap`` can run it at all checkpoints at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,19 @@ def eager(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tens
     """
     inputs, targets = batch
     tracked = {name: _tracked(tensor, name in layout.factor_parameters) for name, tensor in state.items()}
-    recorder = _EdgeRecorder(_names(tracked, layout), layout.sites)
+    edges, made = [], []
+
+    def keep(position: int, output: Tensor) -> Tensor:
+        edges.append(get_gradient_edge(output))
+        made.append(output.detach())
+        return output
+
+    recorder = _SiteRecorder(_names(tracked, layout), layout.sites, keep)
     with torch.enable_grad(), watching(recorder):
         outputs = functional_call(module, tracked, (inputs,))
         losses = loss(outputs, targets)
     recorder.check()
-    deltas = _deltas(losses, recorder.edges, recorder.outputs)
+    deltas = _deltas(losses, edges, made)
     gradients = _gradients(layout, deltas, recorder.inputs)
     return Captured(gradients, losses.detach())
 
@@ -66,7 +73,7 @@ def tapped(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Ten
     taps = [torch.zeros(len(inputs), *site.output, dtype=dtype, device=inputs.device) for site in layout.sites]
 
     def total(taps: list[Tensor]) -> tuple[Tensor, tuple[Tensor, list[Tensor]]]:
-        recorder = _TapRecorder(_names(state, layout), layout.sites, taps)
+        recorder = _SiteRecorder(_names(state, layout), layout.sites, lambda position, output: output + taps[position])
         with watching(recorder):
             outputs = functional_call(module, dict(state), (inputs,))
             losses = loss(outputs, targets)
@@ -78,11 +85,14 @@ def tapped(module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Ten
 
 
 class _SiteRecorder:
-    """Follows the call sites of a layout in order, and keeps each call's input."""
+    """Follows the call sites of a layout in order, keeps each call's input, and lets ``keep`` see each output."""
 
-    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite]) -> None:
+    def __init__(
+        self, names: Mapping[int, str], sites: Sequence[CallSite], keep: Callable[[int, Tensor], Tensor]
+    ) -> None:
         self._names = names
         self._sites = sites
+        self._keep = keep
         self.inputs: list[Tensor] = []
 
     def record(self, call: FunctionCall, output: Tensor) -> Tensor:
@@ -94,35 +104,11 @@ class _SiteRecorder:
         if position >= len(self._sites) or found != _expected(self._sites[position]):
             raise TaskError(_OTHER_PATH)
         self.inputs.append(call.x.detach())
-        return self.keep(position, output)
-
-    def keep(self, position: int, output: Tensor) -> Tensor:
-        raise NotImplementedError
+        return self._keep(position, output)
 
     def check(self) -> None:
         if len(self.inputs) != len(self._sites):
             raise TaskError(_OTHER_PATH)
-
-
-class _EdgeRecorder(_SiteRecorder):
-    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite]) -> None:
-        super().__init__(names, sites)
-        self.edges: list[GradientEdge] = []
-        self.outputs: list[Tensor] = []
-
-    def keep(self, position: int, output: Tensor) -> Tensor:
-        self.edges.append(get_gradient_edge(output))
-        self.outputs.append(output.detach())
-        return output
-
-
-class _TapRecorder(_SiteRecorder):
-    def __init__(self, names: Mapping[int, str], sites: Sequence[CallSite], taps: Sequence[Tensor]) -> None:
-        super().__init__(names, sites)
-        self._taps = taps
-
-    def keep(self, position: int, output: Tensor) -> Tensor:
-        return output + self._taps[position]
 
 
 _OTHER_PATH = (
