@@ -25,9 +25,8 @@ from indexer.task import Task, content_hash, read_rows
 class Ask:
     """An open index that answers. Not thread-safe: one thread at a time.
 
-    >>> from indexer import Ask, KnownExample, Question, load_task           # doctest: +SKIP
-    >>> ask = Ask.open("indexes/mnist", load_task("indexer.recipes.mnist:task"))  # doctest: +SKIP
-    >>> ask.query(Question(KnownExample("test", "17"))).proponents[0].id     # doctest: +SKIP
+    ask = Ask.open("indexes/mnist", load_task("indexer.recipes.mnist:task"))
+    ask.query(Question(KnownExample("test", "17"))).proponents[0].id
     """
 
     def __init__(self, task: Task, index: OpenIndex) -> None:
