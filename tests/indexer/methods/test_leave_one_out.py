@@ -13,8 +13,9 @@ from indexer.task import read_rows
 from tests.tiny import cross_entropy
 
 ROWS, QUERIES, STEPS = 60, 10, 30
-RATE = 0.02  # small steps: scores are a statement of first order
-FIRST_ORDER = 0.2  # the rest is of second order: at half the rate half as large
+LARGE, SMALL = 0.2, 0.02  # learning rates: at the large one the statement of first order holds in sign only
+FIRST_ORDER = 0.2  # relative, at the small rate; what remains is of second order, so half the rate must halve it
+HALVED = 0.6  # half, and a little of third order
 State = dict[str, Tensor]
 
 
@@ -24,7 +25,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 10)).double()
 
 
-def trained(inputs: Tensor, targets: Tensor) -> tuple[nn.Module, list[State]]:
+def trained(inputs: Tensor, targets: Tensor, rate: float) -> tuple[nn.Module, list[State]]:
     """Full-batch gradient descent on the sum of losses over ROWS, and the state before every step."""
     module, states = model(), []
     for _ in range(STEPS):
@@ -33,27 +34,42 @@ def trained(inputs: Tensor, targets: Tensor) -> tuple[nn.Module, list[State]]:
         gradients = torch.autograd.grad(loss, list(module.parameters()))
         with torch.no_grad():
             for parameter, gradient in zip(module.parameters(), gradients, strict=True):
-                parameter.sub_(RATE * gradient)
+                parameter.sub_(rate * gradient)
     return module, states
 
 
-def test_without_its_top_examples_a_loss_ends_higher_by_their_scores(task: Task) -> None:
+def scores_and_changes(task: Task, rate: float) -> Tensor:
+    """Return [2 QUERIES, 2]: the score of each query's top proponent and opponent, and the change of loss without it."""
     assert task.test is not None
     inputs, targets = read_rows(task.train, range(ROWS))
     asked, asked_targets = read_rows(task.test, range(QUERIES))
     inputs, asked = inputs.double(), asked.double()
-    module, states = trained(inputs, targets)
+    module, states = trained(inputs, targets, rate)
     layout = probe(model(), cross_entropy, (inputs[:4], targets[:4]))
-    etas = (RATE / ROWS,) * STEPS
-    tracin = TracIn(
-        ModelAtCheckpoints(model(), states, cross_entropy, layout, dtype=torch.float64), etas, Identity(layout)
-    )
+    at_steps = ModelAtCheckpoints(model(), states, cross_entropy, layout, dtype=torch.float64)
+    tracin = TracIn(at_steps, (rate / ROWS,) * STEPS, Identity(layout))
     scores = tracin.query_vectors((asked, asked_targets))[0] @ tracin.train_rows((inputs, targets)).vectors.T
     before = cross_entropy(module(asked), asked_targets)
+    found = []
     for query in range(QUERIES):
         for row in (int(scores[query].argmax()), int(scores[query].argmin())):
             kept = torch.arange(ROWS) != row
-            without, _ = trained(inputs[kept], targets[kept])
-            after = cross_entropy(without(asked), asked_targets)
-            change = (after[query] - before[query]).item()
-            assert change == pytest.approx(scores[query, row].item(), rel=FIRST_ORDER)  # and so of the same sign
+            without, _ = trained(inputs[kept], targets[kept], rate)
+            change = cross_entropy(without(asked), asked_targets)[query] - before[query]
+            found.append(torch.stack([scores[query, row], change.detach()]))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("rate", [LARGE, SMALL])
+def test_without_a_top_example_a_loss_moves_as_the_sign_of_its_score_says(task: Task, rate: float) -> None:
+    scores, changes = scores_and_changes(task, rate).T
+    assert (scores * changes > 0).all()
+
+
+def test_at_small_rates_the_loss_moves_by_the_score_and_the_rest_is_of_second_order(task: Task) -> None:
+    errors = []
+    for rate in (SMALL, SMALL / 2):
+        scores, changes = scores_and_changes(task, rate).T
+        errors.append((changes / scores - 1).abs().max().item())
+    assert errors[0] < FIRST_ORDER
+    assert errors[1] < HALVED * errors[0]
