@@ -39,7 +39,7 @@ def trained(inputs: Tensor, targets: Tensor, rate: float) -> tuple[nn.Module, li
 
 
 def scores_and_changes(task: Task, rate: float) -> Tensor:
-    """Return [2 QUERIES, 2]: the score of each query's top proponent and opponent, and the change of loss without it."""
+    """[2 QUERIES, 2]: the score of each query's top proponent and opponent, and the change of loss without it."""
     assert task.test is not None
     inputs, targets = read_rows(task.train, range(ROWS))
     asked, asked_targets = read_rows(task.test, range(QUERIES))
