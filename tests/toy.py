@@ -46,7 +46,7 @@ class Toy:
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Tensor]:
         captured = self._model.at(len(self._model) - 1, batch)
-        return captured.gradients[self._model.layout.blocks[-1].name].dense().flatten(1), captured.loss
+        return captured.kept[self._model.layout.blocks[-1].name].dense().flatten(1), captured.loss
 
 
 class ToyKind:

@@ -1,19 +1,21 @@
 """One model at several checkpoints, warm in memory, and its per-example gradients there.
 
-at(i, batch)               factors of a large batch at checkpoint i, as the indexer needs them
+each(i, batch, keep)       what is kept of every block's gradient at checkpoint i, block by block, for the indexer
+at(i, batch)               all gradients of a batch at checkpoint i, factors and all
 at_all(batch, vectors)     vectors of a small batch at all checkpoints in one vectorised pass, as a query needs them
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from indexer.gradients.block import DenseGradient
-from indexer.gradients.capture import Captured, Gradients, State, eager, tapped
+from indexer.gradients.block import BlockGradient, DenseGradient
+from indexer.gradients.capture import Captured, Gradients, Keep, State, T, eager, tapped, whole
 from indexer.gradients.general import by_loop, by_vmap
 from indexer.gradients.layout import Layout
 from indexer.task import Loss
@@ -48,9 +50,20 @@ class ModelAtCheckpoints:
             outputs: Tensor = functional_call(self._module, self._state(checkpoint), (_cast(inputs, self.dtype),))
         return outputs
 
-    def at(self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None) -> Captured:
+    def each(
+        self, checkpoint: int, batch: tuple[Tensor, Tensor], keep: Keep[T], objective: Loss | None = None
+    ) -> Captured[T]:
+        """Return keep(block, gradient) of every block for h (default: the loss) at one checkpoint.
+
+        A gradient is dropped as soon as ``keep`` has seen it, so that memory stays near that of a training step.
+        """
+        return self._captured(eager, self._state(checkpoint), self._cast(batch), objective or self.loss, keep)
+
+    def at(
+        self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None
+    ) -> Captured[BlockGradient]:
         """Return the gradients of h (default: the loss) for every example at one checkpoint."""
-        return self._captured(eager, self._state(checkpoint), self._cast(batch), objective or self.loss)
+        return self.each(checkpoint, batch, whole, objective)
 
     def at_all(
         self,
@@ -66,9 +79,9 @@ class ModelAtCheckpoints:
         goal = objective or self.loss
         batch = self._cast(batch)
 
-        def one(capture: Callable[..., Captured], state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            captured = self._captured(capture, state, batch, goal)
-            return vectors(captured.gradients, chosen), captured.loss
+        def one(capture: Any, state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            captured: Captured[BlockGradient] = self._captured(capture, state, batch, goal, whole)
+            return vectors(captured.kept, chosen), captured.loss
 
         if self.layout.sequential is None and not self.layout.on("loop"):
             found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
@@ -79,16 +92,16 @@ class ModelAtCheckpoints:
         return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
 
     def _captured(
-        self, capture: Callable[..., Captured], state: State, batch: tuple[Tensor, Tensor], goal: Loss
-    ) -> Captured:
-        captured = capture(self._module, state, goal, batch, self.layout)
+        self, capture: Any, state: State, batch: tuple[Tensor, Tensor], goal: Loss, keep: Keep[T]
+    ) -> Captured[T]:
+        captured: Captured[T] = capture(self._module, state, goal, batch, self.layout, keep)
         for path, gradients_of in (("vmap", by_vmap), ("loop", by_loop)):
             blocks = [block for block in self.layout.blocks if block.path == path]
             if blocks:
                 dense = gradients_of(self._module, state, goal, batch, [block.name for block in blocks])
                 for block in blocks:
-                    values = dense[block.name].reshape(len(batch[0]), *block.shape)
-                    captured.gradients[block.name] = DenseGradient(values)
+                    values = dense.pop(block.name).reshape(len(batch[0]), *block.shape)
+                    captured.kept[block.name] = keep(block.name, DenseGradient(values))
         return captured
 
     def _state(self, checkpoint: int) -> dict[str, Tensor]:

@@ -10,13 +10,16 @@ are never lost. Two blocks of gradients can be multiplied when they belong to th
 """
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from indexer.gradients.uses import Use
+from indexer.gradients.uses import Lefts, UnitVectors, Use
+
+CHUNK = 2**22  # numbers that a step of a norm or product may form at once: 16 MB of float32, about a cache
 
 
 @runtime_checkable
@@ -86,24 +89,20 @@ class FactorGradient:
 
     def square_norm(self) -> Float[Tensor, " b"]:
         """<g, g> = sum over t, s of <left_t, left_s> <right_t, right_s>, or densely where that is less work."""
-        if self._dense_is_cheaper:
-            return self.dense().square().sum((1, 2))
-        left, right = self._pairs()
-        if left.shape[1] == 1:
-            return left.square().sum((1, 2)) * right.square().sum((1, 2))
-        return ((left @ left.transpose(1, 2)) * (right @ right.transpose(1, 2))).sum((1, 2))
+        norm = FactorGradient._dense_norm if self._dense_is_cheaper else FactorGradient._gram_norm
+        return torch.cat([norm(self._some(rows)) for rows in self._chunks()])
 
     def dot(self, other: BlockGradient) -> Float[Tensor, "b q"]:
         """<g, g'> = sum over t, s of <left_t, left'_s> <right_t, right'_s>, or densely where that is less work."""
         if not isinstance(other, FactorGradient) or self._dense_is_cheaper:
-            return self.dense().flatten(1) @ other.dense().flatten(1).T
-        (left, right), (left_, right_) = self._pairs(), other._pairs()
-        if left.shape[1] == left_.shape[1] == 1:
-            return (left[:, 0] @ left_[:, 0].T) * (right[:, 0] @ right_[:, 0].T)
-        columns = [
-            ((left @ left_[j].T) * (right @ right_[j].T)).sum((1, 2)) for j in range(len(left_))
-        ]  # one example there at a time: memory b * t * s
-        return torch.stack(columns, dim=1)
+            there = other.dense().flatten(1).T
+            return torch.cat([self._some(rows).dense().flatten(1) @ there for rows in self._chunks()])
+        products = [
+            _products(left, right, left_, right_)
+            for left, right in (use.pairs() for use in self.uses)
+            for left_, right_ in (use.pairs() for use in other.uses)
+        ]
+        return torch.stack(products).sum(0)
 
     def settled(self) -> BlockGradient:
         """Return the form in which many products with this gradient cost least: dense, or the factors as they are."""
@@ -112,10 +111,97 @@ class FactorGradient:
     @property
     def _dense_is_cheaper(self) -> bool:
         """m n < t (m + n): forming the gradient costs less than the products of all pairs of positions."""
-        shapes = [use.shape for use in self.uses]
-        t, m, n = sum(t for t, _, _ in shapes), shapes[0][1], shapes[0][2]
+        t, m, n = self._shape
         return t > 1 and m * n < t * (m + n)
 
-    def _pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        shapes = [use.shape for use in self.uses]
+        return sum(t for t, _, _ in shapes), shapes[0][1], shapes[0][2]
+
+    def _some(self, rows: slice) -> "FactorGradient":
+        return FactorGradient(tuple(use.some(rows) for use in self.uses))
+
+    def _chunks(self) -> list[slice]:
+        """Return slices of the batch whose gradients, factors and products of positions stay within `CHUNK` numbers."""
+        b, (t, m, n) = self.uses[0].batch, self._shape
+        size = max(1, CHUNK // max(m * n + t * n if self._dense_is_cheaper else t * t, 1))
+        return [slice(start, min(start + size, b)) for start in range(0, b, size)]
+
+    def _dense_norm(self) -> Float[Tensor, " b"]:
+        return self.dense().square().sum((1, 2))
+
+    def _gram_norm(self) -> Float[Tensor, " b"]:
         pairs = [use.pairs() for use in self.uses]
-        return torch.cat([left for left, _ in pairs], dim=1), torch.cat([right for _, right in pairs], dim=1)
+        total = torch.zeros((), dtype=pairs[0][1].dtype, device=pairs[0][1].device)
+        for i, j in combinations_with_replacement(range(len(pairs)), 2):
+            (left, right), (left_, right_) = pairs[i], pairs[j]
+            if i == j and not isinstance(left, UnitVectors) and left.shape[1] == 1:
+                product = left.square().sum((1, 2)) * right.square().sum((1, 2))
+            else:
+                product = (_gram(left, left_) * (right @ right_.transpose(1, 2))).sum((1, 2))
+            total = total + (product if i == j else 2 * product)
+        return total
+
+
+def _gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
+    """Return <left_t, other_s> for all positions t and s of the same example."""
+    if isinstance(left, UnitVectors) and isinstance(other, UnitVectors):
+        return left.ids[:, :, None] == other.ids[:, None, :]
+    if isinstance(left, UnitVectors):
+        assert isinstance(other, Tensor)
+        return other.transpose(1, 2).gather(1, left.ids[:, :, None].expand(-1, -1, other.shape[1]))
+    if isinstance(other, UnitVectors):
+        return _gram(other, left).transpose(1, 2)
+    return left @ other.transpose(1, 2)
+
+
+def _products(left: Lefts, right: Tensor, left_: Lefts, right_: Tensor) -> Float[Tensor, "b q"]:
+    """Return the sum over t, s of <left_t, left'_s> <right_t, right'_s> for every example here and there."""
+    if isinstance(left, Tensor) and isinstance(left_, Tensor) and left.shape[1] == left_.shape[1] == 1:
+        return (left[:, 0] @ left_[:, 0].T) * (right[:, 0] @ right_[:, 0].T)
+    columns = []
+    for j in range(len(right_)):  # one example there at a time: memory b * t * s
+        there = UnitVectors(left_.ids[j : j + 1], left_.m) if isinstance(left_, UnitVectors) else left_[j : j + 1]
+        columns.append((_across(left, there) * (right @ right_[j].T)).sum((1, 2)))
+    return torch.stack(columns, dim=1)
+
+
+def _across(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
+    """Return <left_t, other_s> for all positions of every example here and of the one example there."""
+    b = len(left.ids if isinstance(left, UnitVectors) else left)
+    if isinstance(other, UnitVectors):
+        other = UnitVectors(other.ids.expand(b, -1), other.m)
+    elif isinstance(left, Tensor):
+        return left @ other[0].T
+    else:
+        other = other.expand(b, -1, -1)
+    return _gram(left, other)
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledGradient:
+    """Another gradient times a matrix, entry by entry: a diagonal preconditioner. Formed block by block when used."""
+
+    gradient: BlockGradient
+    scale: Float[Tensor, "m n"]
+
+    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
+        """Two products of the scaled gradient."""
+        return DenseGradient(self.dense()).sandwich(left, right)
+
+    def dense(self) -> Float[Tensor, "b m n"]:
+        """The gradient times the scale."""
+        return self.gradient.dense() * self.scale
+
+    def square_norm(self) -> Float[Tensor, " b"]:
+        """Sum of squares."""
+        return self.dense().square().sum((1, 2))
+
+    def dot(self, other: BlockGradient) -> Float[Tensor, "b q"]:
+        """One matrix product over flattened gradients."""
+        return self.dense().flatten(1) @ other.dense().flatten(1).T
+
+    def settled(self) -> BlockGradient:
+        """Formed once."""
+        return DenseGradient(self.dense())

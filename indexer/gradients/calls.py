@@ -3,18 +3,19 @@
 Module hooks miss parameters that are used through functions (the packed projection of attention, tied weights,
 a weight used twice), so the functions themselves are wrapped, and only while somebody watches: `watching` puts
 the wrappers in when the first recorder starts and takes them out when the last one ends. Recorders are
-thread-local: a call of another thread goes straight through.
+thread-local: a call of another thread goes straight through. The fused path of attention in ``eval()`` calls none of
+the functions, so it is off for that time.
 """
 
 import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from indexer.gradients.functions import BINDERS, FunctionCall
 
@@ -34,7 +35,8 @@ class _Active(threading.local):
 _active = _Active()
 _lock = threading.Lock()
 _watchers = 0
-_originals: dict[str, Callable[..., Tensor]] = {}
+_originals: dict[tuple[ModuleType, str], Callable[..., Tensor]] = {}
+_fused_attention = True
 
 
 @contextmanager
@@ -57,15 +59,19 @@ def watching(recorder: Recorder) -> Iterator[None]:
 
 
 def _install() -> None:
-    for name, bind in BINDERS.items():
-        original = getattr(F, name)
-        _originals[name] = original
-        setattr(F, name, _wrapped(original, bind))
+    global _fused_attention
+    _fused_attention = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    for (module, name), bind in BINDERS.items():
+        original = getattr(module, name)
+        _originals[module, name] = original
+        setattr(module, name, _wrapped(original, bind))
 
 
 def _uninstall() -> None:
-    for name, original in _originals.items():
-        setattr(F, name, original)
+    torch.backends.mha.set_fastpath_enabled(_fused_attention)
+    for (module, name), original in _originals.items():
+        setattr(module, name, original)
     _originals.clear()
 
 

@@ -1,16 +1,28 @@
 """The functions that capture watches, and what a call of each means: its tensors and its rule.
 
-A binder takes the arguments of a function of ``torch.nn.functional`` by that function's own names. What it cannot give
-a rule for it says in words; the parameters of such a call take a general path.
+A binder takes the arguments of a function of PyTorch by that function's own names. What it cannot give a rule for it
+says in words; the parameters of such a call take a general path.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from indexer.gradients.rules import Convolve, Embed, Linear, Rule, Scale, TransposedConvolve
+from indexer.gradients.rules import (
+    Convolve,
+    Embed,
+    EmbedBag,
+    Linear,
+    Normalise,
+    Rule,
+    Scale,
+    TransposedConvolve,
+    TransposedLinear,
+)
 from indexer.gradients.uses import Geometry
 
 Axes = int | Sequence[int]
@@ -18,7 +30,10 @@ Axes = int | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:
-    """One call: the input as its rule needs it, its parameters, and its rule or why it has none."""
+    """One call: the input as its rule needs it, its parameters, and its rule or why it has none.
+
+    constants: what else the rule needs, without a batch.
+    """
 
     function: str
     x: Tensor
@@ -26,6 +41,7 @@ class FunctionCall:
     bias: Tensor | None
     rule: Rule | None
     unsupported: str | None = None
+    constants: tuple[Tensor, ...] = ()
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> FunctionCall:
@@ -100,6 +116,38 @@ def _embedding(  # noqa: PLR0913 - the signature of torch.nn.functional
     return FunctionCall("embedding", input, weight, None, rule, why)
 
 
+def _embedding_bag(  # noqa: PLR0913 - the signature of torch.nn.functional
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float | int = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> FunctionCall:
+    reasons = {
+        "embedding_bag with max_norm": max_norm is not None,
+        "embedding_bag with scale_grad_by_freq": scale_grad_by_freq,
+        "embedding_bag with mode='max'": mode == "max",
+        "embedding_bag with per_sample_weights": per_sample_weights is not None,
+        "embedding_bag with offsets": input.ndim != 2 or offsets is not None,
+    }
+    why = next((text for text, found in reasons.items() if found), None)
+    padding = None if padding_idx is None else padding_idx % len(weight)
+    rule = None if why else EmbedBag(len(weight), padding, mean=mode == "mean")
+    return FunctionCall("embedding_bag", input, weight, None, rule, why)
+
+
+def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float | int = 1, alpha: float | int = 1) -> FunctionCall:
+    usual = beta == 1 and alpha == 1 and input.ndim == 1
+    why = None if usual else "addmm with factors, or without a vector as bias"
+    return FunctionCall("addmm", mat1, mat2, input, TransposedLinear() if usual else None, why)
+
+
 def _layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -107,22 +155,24 @@ def _layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> FunctionCall:
-    x = torch.layer_norm(input, tuple(normalized_shape), None, None, eps)
-    return FunctionCall("layer_norm", x, weight, bias, Scale(channels=False, axes=len(normalized_shape)))
+    shape = tuple(normalized_shape)
+    rule = Scale(Normalise("layer", eps, shape), channels=False, axes=len(shape))
+    return FunctionCall("layer_norm", input, weight, bias, rule)
 
 
 def _rms_norm(
     input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> FunctionCall:
-    x = torch.rms_norm(input, tuple(normalized_shape), None, eps)
-    return FunctionCall("rms_norm", x, weight, None, Scale(channels=False, axes=len(normalized_shape)))
+    shape = tuple(normalized_shape)
+    rule = Scale(Normalise("rms", eps, shape), channels=False, axes=len(shape))
+    return FunctionCall("rms_norm", input, weight, None, rule)
 
 
 def _group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> FunctionCall:
-    x = torch.group_norm(input, num_groups, None, None, eps)
-    return FunctionCall("group_norm", x, weight, bias, Scale(channels=True))
+    rule = Scale(Normalise("group", eps, groups=num_groups), channels=True)
+    return FunctionCall("group_norm", input, weight, bias, rule)
 
 
 def _batch_norm(  # noqa: PLR0913 - the signature of torch.nn.functional
@@ -137,9 +187,8 @@ def _batch_norm(  # noqa: PLR0913 - the signature of torch.nn.functional
 ) -> FunctionCall:
     if training or running_mean is None or running_var is None:
         return FunctionCall("batch_norm", input, weight, bias, None, "batch_norm over the batch itself")
-    shape = (1, -1, *(1 for _ in input.shape[2:]))
-    x = (input - running_mean.reshape(shape)) * (running_var.reshape(shape) + eps).rsqrt()
-    return FunctionCall("batch_norm", x, weight, bias, Scale(channels=True))
+    rule = Scale(Normalise("batch", eps), channels=True)
+    return FunctionCall("batch_norm", input, weight, bias, rule, constants=(running_mean, running_var))
 
 
 def _each(value: Axes, axes: int) -> tuple[int, ...]:
@@ -149,13 +198,15 @@ def _each(value: Axes, axes: int) -> tuple[int, ...]:
     return tuple(value) * (axes if len(value) == 1 else 1)
 
 
-BINDERS: Mapping[str, Callable[..., FunctionCall]] = {
-    "linear": _linear,
-    **{f"conv{axes}d": _convolution(axes) for axes in (1, 2, 3)},
-    **{f"conv_transpose{axes}d": _transposed(axes) for axes in (1, 2, 3)},
-    "embedding": _embedding,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
-    "group_norm": _group_norm,
-    "batch_norm": _batch_norm,
+BINDERS: Mapping[tuple[ModuleType, str], Callable[..., FunctionCall]] = {
+    (F, "linear"): _linear,
+    **{(F, f"conv{axes}d"): _convolution(axes) for axes in (1, 2, 3)},
+    **{(F, f"conv_transpose{axes}d"): _transposed(axes) for axes in (1, 2, 3)},
+    (F, "embedding"): _embedding,
+    (F, "embedding_bag"): _embedding_bag,
+    (F, "layer_norm"): _layer_norm,
+    (F, "rms_norm"): _rms_norm,
+    (F, "group_norm"): _group_norm,
+    (F, "batch_norm"): _batch_norm,
+    (torch, "addmm"): _addmm,
 }

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from indexer.gradients.names import Piece
+from indexer.gradients.place import Place, Shape
 from indexer.gradients.rules import Rule
 
-Path = Literal["factors", "vmap", "loop"]
+Path = Literal["factors", "copies", "vmap", "loop"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """A weight with its bias as one more input, or a single parameter, as a matrix of shape [m, n].
 
-    path: how its gradient is made: from factors, by ``vmap(grad)``, or by a loop of ``backward()``;
-    note: the rule, or the reason for a general path, for people to read.
+    path: how its gradient is made: from factors, from a copy of the parameter for every example, by ``vmap(grad)``, or
+    by a loop of ``backward()``; note: the rule, or the reason for a general path, for people to read;
+    copied: on the path of copies the shape of one copy, an axis for the examples before it.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Block:
     shape: tuple[int, int]
     path: Path
     note: str
+    copied: Shape | None = None
 
     @property
     def size(self) -> int:
@@ -36,17 +40,19 @@ class Block:
 class CallSite:
     """One call of the forward pass that is on the factor path.
 
-    names: the weight and the bias that are on the path, or None; weight and bias: the blocks that they feed (the same
-    where the bias is a column of the weight's block); output: the shape of the call's output without its batch axis.
+    pieces: what it uses of a weight and of a bias that are on the path, or None; weight and bias: the blocks that they
+    feed (the same where the bias is a column of the weight's block); place: where its examples sit;
+    output: the shape of its output for one example.
     An input that is changed in place after the call needs no care here: autograd refuses to train such a model.
     """
 
     function: str
-    names: tuple[str | None, str | None]
+    pieces: tuple[Piece | None, Piece | None]
     weight: str | None
     bias: str | None
     rule: Rule
-    output: tuple[int, ...]
+    place: Place
+    output: Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +60,17 @@ class Layout:
     """Blocks in the order of the stored vector, and call sites in the order of the forward pass.
 
     sequential: why a query takes one checkpoint after the other; None where ``vmap`` takes all at once.
+    left_out: parameters that are not part of the gradient: frozen, or not chosen.
     """
 
     blocks: tuple[Block, ...]
     sites: tuple[CallSite, ...]
     sequential: str | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
-        """Numbers in the whole gradient of one example: all trainable parameters."""
+        """Numbers in the whole gradient of one example: all chosen parameters."""
         return sum(block.size for block in self.blocks)
 
     @property

@@ -129,7 +129,7 @@ def _compare_with_loop(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tenso
     model = ModelAtCheckpoints(module, states, loss, layout, dtype=torch.float64)
     together, _ = model.at_all(batch, _concatenated(layout), {})
     for i, right in enumerate(expected):
-        alone = {name: gradient.dense() for name, gradient in model.at(i, batch).gradients.items()}
+        alone = {name: gradient.dense() for name, gradient in model.at(i, batch).kept.items()}
         _refuse_difference(layout, alone, right)
         parts = torch.split(together[i], [block.size for block in layout.blocks], dim=1)
         stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, parts, strict=True)}

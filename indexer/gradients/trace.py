@@ -1,114 +1,86 @@
 """Finding a model's layout: which parameters have a rule, and which must take a general path, and why.
 
 A few real examples are sent through the model in float64. A parameter is on the factor path when every call that
-uses it has a rule and a batch axis in front, when the graph of the loss uses it no more often than those calls do,
-and when its factors add up to the gradient of the batch; otherwise something else reads it, and it goes to
+uses it has a rule and a place for its examples, when the graph of the loss uses it no more often than those calls do,
+and when its factors add up to the gradient of the batch; otherwise something else reads it. Then it is tried as a copy
+for every example (tables and scales that are added or multiplied by broadcasting), and what is left goes to
 ``vmap(grad)``, or, where ``vmap`` cannot batch the model, to the loop.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from indexer.errors import ProbeError
-from indexer.gradients.calls import watching
-from indexer.gradients.capture import State, eager
-from indexer.gradients.functions import FunctionCall
-from indexer.gradients.general import by_vmap
+from indexer.gradients.capture import State, eager, whole
+from indexer.gradients.general import by_loop, by_vmap
 from indexer.gradients.layout import Block, CallSite, Layout
+from indexer.gradients.observe import Observation, Seen, observe
+from indexer.gradients.place import Batched, Place
 from indexer.task import Loss
 
 _ELSEWHERE = "also used outside the functions that have a rule"
+_NO_RULE = "no rule for what uses it"
 ZERO = 1e-12  # below this a gradient of float64 is rounding
 SUM_TOLERANCE = 1e-9  # float64 sums over a few examples; a call that was not seen is off by its whole share
 
+Batch = tuple[Tensor, Tensor]
 
-def trace(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout:
+
+def trace(module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str] | None = None) -> Layout:
     """Return the layout of a float64 module in ``eval()`` mode, from a batch of at least three examples.
 
+    chosen: names of the parameters whose gradient is wanted; None: all that are trainable.
+
     Raises:
-        ProbeError: no parameter is trainable, or the loss does not depend on one that is.
+        ProbeError: no parameter is chosen, or the loss does not depend on one that is.
     """
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    everything = [name for name, _ in module.named_parameters()]
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    if not trainable:
+    names = trainable if chosen is None else [name for name in trainable if name in set(chosen)]
+    if not names:
         raise ProbeError("the model has no trainable parameter; unfreeze those whose influence is asked for")
-    whole, uses = _batch_gradient(module, loss, batch, trainable)
-    calls = _observe(module, state, trainable, batch[0])
-    refused = _refused(calls, _observe(module, state, trainable, batch[0][:-1]), len(batch[0]))
-    seen = Counter(name for call in calls for name in call.parameters)
-    refused |= {name: _ELSEWHERE for name in seen if uses[name] > seen[name]}
-    layout = _layout(state, trainable, calls, refused)
-    captured = eager(module, state, loss, batch, layout)
+    state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    expected, uses = _batch_gradient(module, loss, batch, names)
+    observation = observe(module, loss, batch, names)
+    calls, refused = _usable(observation, uses)
+    layout = _layout(state, names, calls, refused)
+    captured = eager(module, state, loss, batch, layout, whole)
     for block in layout.on("factors"):
-        found = captured.gradients[block.name].dense().sum(0)
-        expected = _as_matrix(block, {name: whole[name] for name in block.parameters})
-        if (found - expected).norm() > SUM_TOLERANCE * max(expected.norm().item(), ZERO):
+        found = captured.kept[block.name].dense().sum(0)
+        right = _as_matrix(block, {name: expected[name] for name in block.parameters})
+        if (found - right).norm() > SUM_TOLERANCE * max(right.norm().item(), ZERO):
             refused |= dict.fromkeys(block.parameters, _ELSEWHERE)
-    layout = _layout(state, trainable, calls, refused)
-    return _choose_general_path(module, state, loss, batch, layout)
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A call with the names of its trainable parameters."""
-
-    call: FunctionCall
-    weight: str | None
-    bias: str | None
-    output: tuple[int, ...]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.weight, self.bias) if name is not None)
-
-
-class _Observer:
-    def __init__(self, names: Mapping[int, str]) -> None:
-        self._names = names
-        self.seen: list[_Seen] = []
-
-    def record(self, call: FunctionCall, output: Tensor) -> Tensor:
-        weight = self._names.get(id(call.weight))
-        bias = self._names.get(id(call.bias))
-        if weight is not None or bias is not None:
-            self.seen.append(_Seen(call, weight, bias, tuple(output.shape)))
-        return output
-
-
-def _observe(module: nn.Module, state: State, trainable: Sequence[str], inputs: Tensor) -> list[_Seen]:
-    tensors = {name: tensor.detach().requires_grad_(name in trainable) for name, tensor in state.items()}
-    observer = _Observer({id(tensors[name]): name for name in trainable})
-    with torch.enable_grad(), watching(observer):
-        functional_call(module, tensors, (inputs,))
-    return observer.seen
+    layout = _layout(state, names, calls, refused)
+    layout = replace(layout, left_out=tuple(name for name in everything if name not in set(names)))
+    return _choose_general_path(module, state, loss, batch, _with_copies(module, state, loss, batch, layout))
 
 
 def _batch_gradient(
-    module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], trainable: Sequence[str]
+    module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str]
 ) -> tuple[dict[str, Tensor], Counter[str]]:
     """Return the gradient of the batch by parameter, and how often the graph uses each, whatever the values.
 
     Raises:
-        ProbeError: the loss does not depend on a trainable parameter.
+        ProbeError: the loss does not depend on a chosen parameter.
     """
     parameters = dict(module.named_parameters())
     with torch.enable_grad():
         value = loss(module(batch[0]), batch[1]).sum()
-    gradients = torch.autograd.grad(value, [parameters[name] for name in trainable], allow_unused=True)
-    unseen = [name for name, gradient in zip(trainable, gradients, strict=True) if gradient is None]
+    asked = [parameters[name] for name in chosen]
+    gradients = torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else [None] * len(asked)
+    unseen = [name for name, gradient in zip(chosen, gradients, strict=True) if gradient is None]
     if unseen:
         raise ProbeError(
             f"the loss does not depend on the trainable parameter {unseen[0]!r}; freeze it with requires_grad_(False) "
             "if it is not used, or do not detach what is computed from it"
         )
-    found = {name: gradient for name, gradient in zip(trainable, gradients, strict=True) if gradient is not None}
+    found = {name: gradient for name, gradient in zip(chosen, gradients, strict=True) if gradient is not None}
     edges = _edges(value)
-    return found, Counter({name: edges[id(parameters[name])] for name in trainable})
+    return found, Counter({name: edges[id(parameters[name])] for name in chosen})
 
 
 def _edges(value: Tensor) -> Counter[int]:
@@ -128,37 +100,34 @@ def _edges(value: Tensor) -> Counter[int]:
     return count
 
 
-def _refused(calls: Sequence[_Seen], fewer: Sequence[_Seen], b: int) -> dict[str, str]:
-    """Return {parameter: reason} for the parameters that a call without a rule uses."""
+def _usable(
+    observation: Observation | None, uses: Mapping[str, int]
+) -> tuple[list[tuple[Seen, Place | str]], dict[str, str]]:
+    """Return the calls with their places, and {parameter: reason} for the parameters that cannot have a rule."""
+    if observation is None:
+        return [], dict.fromkeys(uses, "its calls depend on the batch")
     refused: dict[str, str] = {}
-    if [(seen.call.function, seen.parameters) for seen in calls] != [(s.call.function, s.parameters) for s in fewer]:
-        return {name: "its calls depend on the batch" for seen in (*calls, *fewer) for name in seen.parameters}
-    for seen, other in zip(calls, fewer, strict=True):
-        reason = seen.call.unsupported
-        if (len(seen.call.x), seen.output[0], len(other.call.x), other.output[0]) != (b, b, b - 1, b - 1):
-            reason = reason or f"the batch is not the first axis of its {seen.call.function} input"
+    for seen, place in zip(observation.calls, observation.places, strict=True):
+        reason = seen.call.unsupported or (place if isinstance(place, str) else None)
         if reason is not None:
-            refused |= dict.fromkeys(seen.parameters, reason)
-    return refused
+            refused |= {name: reason for name in seen.parameters if name not in refused}
+    known: dict[str, set[object]] = {}
+    for number, seen in enumerate(observation.calls):
+        for piece, via in zip(seen.pieces, seen.via, strict=True):
+            if piece is not None:
+                known.setdefault(piece.name, set()).add(number if via is None else via)
+    refused |= {name: _ELSEWHERE for name, edges in known.items() if uses[name] > len(edges)}
+    return list(zip(observation.calls, observation.places, strict=True)), refused
 
 
-def _layout(state: State, trainable: Sequence[str], calls: Sequence[_Seen], refused: Mapping[str, str]) -> Layout:
-    home = _home(calls, refused)
-    sites = tuple(
-        CallSite(
-            function=seen.call.function,
-            names=(seen.weight if seen.weight in home else None, seen.bias if seen.bias in home else None),
-            weight=home.get(seen.weight or ""),
-            bias=home.get(seen.bias or ""),
-            rule=seen.call.rule,
-            output=seen.output[1:],
-        )
-        for seen in calls
-        if seen.call.rule is not None and any(name in home for name in seen.parameters)
-    )
-    functions = {name: seen.call.function for seen in calls for name in seen.parameters}
+def _layout(
+    state: State, names: Sequence[str], calls: Sequence[tuple[Seen, Place | str]], refused: Mapping[str, str]
+) -> Layout:
+    home = _home([seen for seen, _ in calls], refused)
+    sites = tuple(_site(seen, place, home) for seen, place in calls if any(name in home for name in seen.parameters))
+    functions = {name: seen.call.function for seen, _ in calls for name in seen.parameters}
     members: dict[str, list[str]] = {}
-    for name in trainable:
+    for name in names:
         members.setdefault(home.get(name, name), []).append(name)
     blocks = []
     for name, parameters in members.items():
@@ -167,25 +136,51 @@ def _layout(state: State, trainable: Sequence[str], calls: Sequence[_Seen], refu
         if name in home:
             blocks.append(Block(name, tuple(parameters), shape, "factors", functions[name]))
         else:
-            blocks.append(Block(name, tuple(parameters), shape, "vmap", refused.get(name, "no rule for what uses it")))
+            blocks.append(Block(name, tuple(parameters), shape, "vmap", refused.get(name, _NO_RULE)))
     return Layout(tuple(blocks), sites)
 
 
-def _home(calls: Sequence[_Seen], refused: Mapping[str, str]) -> dict[str, str]:
+def _site(seen: Seen, place: Place | str, home: Mapping[str, str]) -> CallSite:
+    assert seen.call.rule is not None and isinstance(place, Place), seen
+    weight, bias = (piece if piece is not None and piece.name in home else None for piece in seen.pieces)
+    return CallSite(
+        function=seen.call.function,
+        pieces=(weight, bias),
+        weight=None if weight is None else home[weight.name],
+        bias=None if bias is None else home[bias.name],
+        rule=seen.call.rule,
+        place=place,
+        output=_unit(seen.output, place),
+    )
+
+
+def _unit(output: tuple[int, ...], place: Place) -> tuple[int, ...]:
+    """Return the shape of an output for one example."""
+    if not isinstance(place, Batched):
+        return output
+    return (*output[: place.axis], place.times, *output[place.axis + 1 :])
+
+
+def _home(calls: Sequence[Seen], refused: Mapping[str, str]) -> dict[str, str]:
     """Return {parameter: block}: a bias lives with its weight where they are always and only used together."""
-    partners: dict[str, set[str | None]] = {}
+    partners: dict[str, set[tuple[str | None, bool]]] = {}
     for seen in calls:
-        if seen.weight is not None:
-            partners.setdefault(seen.weight, set()).add(seen.bias)
-        if seen.bias is not None:
-            partners.setdefault(seen.bias, set()).add(seen.weight)
-    usable = [name for name in partners if name not in refused]
-    home = {name: name for name in usable}
+        weight, bias = seen.pieces
+        together = weight is not None and bias is not None and weight.rows == bias.rows
+        if weight is not None:
+            partners.setdefault(weight.name, set()).add((None if bias is None else bias.name, together))
+        if bias is not None:
+            partners.setdefault(bias.name, set()).add((None if weight is None else weight.name, together))
+    home = {name: name for name in partners if name not in refused}
     for seen in calls:
-        rule, weight, bias = seen.call.rule, seen.weight, seen.bias
-        if weight in home and bias in home and weight is not None and bias is not None and rule is not None:
-            if rule.folds and partners[weight] == {bias} and partners[bias] == {weight}:
-                home[bias] = weight
+        weight, bias, rule = *seen.pieces, seen.call.rule
+        if weight is not None and bias is not None and rule is not None and {weight.name, bias.name} <= home.keys():
+            if (
+                rule.folds
+                and partners[weight.name] == {(bias.name, True)}
+                and partners[bias.name] == {(weight.name, True)}
+            ):
+                home[bias.name] = weight.name
     return home
 
 
@@ -199,15 +194,43 @@ def _as_matrix(block: Block, gradients: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([gradients[name].reshape(block.shape[0], -1) for name in block.parameters], dim=1)
 
 
-def _choose_general_path(
-    module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout
-) -> Layout:
+def _with_copies(module: nn.Module, state: State, loss: Loss, batch: Batch, layout: Layout) -> Layout:
+    """Give the parameters without a rule a copy for every example, where the model takes one and says the same."""
+    blocks = list(layout.blocks)
+    for i, block in enumerate(blocks):
+        if block.path == "vmap" and block.note == _NO_RULE:
+            expected = by_loop(module, state, loss, batch, [block.name])[block.name]
+            for shape in _copy_shapes(state[block.name]):
+                tried = replace(block, path="copies", note="one copy for every example", copied=shape)
+                if _copies_work(module, state, loss, batch, tried, expected):
+                    blocks[i] = tried
+                    break
+    return replace(layout, blocks=tuple(blocks))
+
+
+def _copy_shapes(parameter: Tensor) -> list[tuple[int, ...]]:
+    """Return shapes whose first axis can be widened to the batch: the parameter's own, or axes of size 1 before it."""
+    shape = tuple(parameter.shape)
+    own = [shape] if shape and shape[0] == 1 else []
+    return own + [(1, *(1,) * more, *shape) for more in range(4)]
+
+
+def _copies_work(module: nn.Module, state: State, loss: Loss, batch: Batch, block: Block, expected: Tensor) -> bool:
+    try:
+        found = eager(module, state, loss, batch, Layout((block,), ()), whole).kept[block.name].dense()
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        return False  # the model does not take a parameter of that shape
+    right = expected.reshape(found.shape)
+    return bool((found - right).norm() <= SUM_TOLERANCE * max(right.norm().item(), ZERO))
+
+
+def _choose_general_path(module: nn.Module, state: State, loss: Loss, batch: Batch, layout: Layout) -> Layout:
     """Send the blocks without a rule to the loop where ``vmap`` refuses the model."""
     names = [block.name for block in layout.on("vmap")]
     if not names:
         return layout
     try:
-        by_vmap(module, {name: tensor.detach() for name, tensor in state.items()}, loss, batch, names)
+        by_vmap(module, state, loss, batch, names)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as exc:
         why = str(exc).split("\n", 1)[0][:120]
         blocks = [

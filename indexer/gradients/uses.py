@@ -21,9 +21,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+@dataclass(frozen=True, slots=True)
+class UnitVectors:
+    """Left factors that are rows of the identity: ids [b, t] of m possible ones. Never formed unless somebody asks."""
+
+    ids: Int[Tensor, "b t"]
+    m: int
+
+    def dense(self, dtype: torch.dtype) -> Float[Tensor, "b t m"]:
+        """The vectors themselves."""
+        return F.one_hot(self.ids, self.m).to(dtype)
+
+
+Lefts = Tensor | UnitVectors
+
+
 @runtime_checkable
 class Use(Protocol):
     """One call's contribution to the gradient of one block."""
+
+    @property
+    def batch(self) -> int:
+        """Examples."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -32,8 +51,11 @@ class Use(Protocol):
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
         """Return the sum over positions of (L left_t)(R right_t)'."""
 
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
-        """Return the factors themselves."""
+    def pairs(self) -> tuple[Lefts, Float[Tensor, "b t n"]]:
+        """Return the factors themselves: left [b, t, m], or which unit vectors they are."""
+
+    def some(self, rows: slice) -> "Use":
+        """Return the same of some of the examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +68,11 @@ class LinearUse:
     delta: Tensor
     x: Tensor
     bias: bool
+
+    @property
+    def batch(self) -> int:
+        """Examples."""
+        return len(self.delta)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -63,6 +90,10 @@ class LinearUse:
     def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         """delta and x, positions flattened to one axis."""
         return _positions(self.delta), _positions(_with_one(self.x, self.bias))
+
+    def some(self, rows: slice) -> "LinearUse":
+        """Rows of both."""
+        return LinearUse(self.delta[rows], self.x[rows], self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +120,11 @@ class ConvolutionUse:
     x: Tensor
     bias: bool
     geometry: Geometry
+
+    @property
+    def batch(self) -> int:
+        """Examples."""
+        return len(self.delta)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -118,6 +154,10 @@ class ConvolutionUse:
         left = torch.einsum("bgot,gh->bgtho", deltas, own).reshape(b, -1, m)
         right = self._patches().transpose(2, 3).flatten(1, 2)
         return left, _with_one(right, self.bias)
+
+    def some(self, rows: slice) -> "ConvolutionUse":
+        """Rows of both."""
+        return ConvolutionUse(self.delta[rows], self.x[rows], self.bias, self.geometry)
 
     def _dense(self) -> Float[Tensor, "b m n"]:
         b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
@@ -157,12 +197,17 @@ class ConvolutionUse:
 class EmbeddingUse:
     """y = W[token]: left is the unit vector of the token, right is delta; tokens [b, ...], delta [b, ..., n].
 
-    The unit vectors are never formed but for `pairs`; m is the number of rows of W.
+    m is the number of rows of W.
     """
 
     tokens: Tensor
     delta: Tensor
     rows: int
+
+    @property
+    def batch(self) -> int:
+        """Examples."""
+        return len(self.tokens)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -178,9 +223,13 @@ class EmbeddingUse:
         rows = b.new_zeros(len(b), self.rows, b.shape[2])
         return rows.scatter_add(1, tokens[:, :, None].expand_as(b), b)
 
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
+    def pairs(self) -> tuple[UnitVectors, Float[Tensor, "b t n"]]:
         """Unit vectors and deltas."""
-        return F.one_hot(self._chosen, self.rows).to(self.delta.dtype), _positions(self.delta)
+        return UnitVectors(self._chosen, self.rows), _positions(self.delta)
+
+    def some(self, rows: slice) -> "EmbeddingUse":
+        """Rows of both."""
+        return EmbeddingUse(self.tokens[rows], self.delta[rows], self.rows)
 
     @property
     def _chosen(self) -> Int[Tensor, "b t"]:
@@ -192,6 +241,11 @@ class DenseUse:
     """A gradient that is no product of factors, held as it is: values [b, m, n]; a position is a row."""
 
     values: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Examples."""
+        return len(self.values)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -207,6 +261,10 @@ class DenseUse:
         """Unit vectors and rows."""
         unit = torch.eye(self.values.shape[1], dtype=self.values.dtype, device=self.values.device)
         return unit.expand(len(self.values), -1, -1), self.values
+
+    def some(self, rows: slice) -> "DenseUse":
+        """Rows of the values."""
+        return DenseUse(self.values[rows])
 
 
 def _numbers(g: Geometry) -> tuple[tuple[int, ...], ...]:

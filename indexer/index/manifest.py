@@ -106,7 +106,7 @@ class BlockEntry(_Frozen):
     name: str
     parameters: list[str]
     shape: tuple[int, int]
-    path: Literal["factors", "vmap", "loop"]
+    path: Literal["factors", "copies", "vmap", "loop"]
     note: str
 
 

@@ -6,6 +6,7 @@ Self-influence at checkpoint i is eta_i ‖g_i(z)‖², from the factors, exact 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from indexer.errors import BuildError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
+from indexer.gradients.block import BlockGradient
 from indexer.gradients.capture import Gradients
 from indexer.methods.method import Batch, Part, TrainRows
 from indexer.projection.identity import Identity
-from indexer.projection.projections import Projection, describe, make_projection
+from indexer.projection.projections import Projection, describe, make_projection, project
+
+_Kept = tuple[Tensor, Tensor]  # a block's piece of the vectors, and its squared norms
 
 
 class TracIn:
@@ -65,15 +69,20 @@ class TracIn:
         """One capture a checkpoint gives the vector and the exact self-influence."""
         vectors, norms = [], []
         for i, eta in enumerate(self._etas):
-            gradients = self._model.at(i, batch).gradients
             matrices = {name: stack[i] for name, stack in self._matrices.items()}
-            vectors.append(self._scale[i] * self._projection.project(gradients, matrices))
-            norms.append(eta * _square_norm(gradients))
+
+            def keep(name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor] = matrices) -> _Kept:
+                return self._projection.piece(name, gradient, matrices), gradient.square_norm()
+
+            kept = self._model.each(i, batch, keep).kept
+            pieces = {name: piece for name, (piece, _) in kept.items()}
+            vectors.append(self._scale[i] * self._projection.join(pieces))
+            norms.append(eta * torch.stack([norm for _, norm in kept.values()]).sum(0))
         return TrainRows(torch.cat(vectors, dim=1), torch.stack(norms, dim=1))
 
     def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
         """All checkpoints in one vectorised pass."""
-        vectors, values = self._model.at_all(batch, self._projection.project, self._matrices)
+        vectors, values = self._model.at_all(batch, partial(project, self._projection), self._matrices)
         scaled = vectors * self._scale[:, None, None]
         return scaled.transpose(0, 1).flatten(1), values.T
 
@@ -82,14 +91,14 @@ class TracIn:
     ) -> Iterator[tuple[Float[Tensor, "b q"], Float[Tensor, "b c"]]]:
         """Factor products, nothing projected, nothing stored but the factors of the queries."""
         asked = [
-            {name: gradient.settled() for name, gradient in self._model.at(i, queries).gradients.items()}
+            {name: gradient.settled() for name, gradient in self._model.at(i, queries).kept.items()}
             for i in range(len(self._model))
         ]
         for batch in train:
             scores = torch.zeros(len(batch[0]), len(queries[0]), dtype=self._model.dtype)
             norms = []
             for i, eta in enumerate(self._etas):
-                gradients = self._model.at(i, batch).gradients
+                gradients = self._model.at(i, batch).kept
                 for name, gradient in gradients.items():
                     scores += eta * gradient.dot(asked[i][name])
                 norms.append(eta * _square_norm(gradients))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.errors import BuildError, TooLargeError
-from indexer.gradients.capture import Gradients
+from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Layout
 from indexer.projection.random_matrix import normal_matrix
 
@@ -55,9 +55,13 @@ class Gaussian:
             for block in self.layout.blocks
         }
 
-    def project(self, gradients: Gradients, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """G g, summed over blocks of columns."""
-        first, *others = (gradients[name].dense().flatten(1) @ matrix.T for name, matrix in matrices.items())
+    def piece(self, name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """The block's columns of G times the block."""
+        return gradient.dense().flatten(1) @ matrices[name].T
+
+    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """G g: the sum over blocks of columns."""
+        first, *others = (pieces[block.name] for block in self.layout.blocks)
         for other in others:
             first = first + other
         return first

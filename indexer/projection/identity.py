@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from indexer.gradients.capture import Gradients
+from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Layout
 
 
@@ -26,6 +26,10 @@ class Identity:
         """None needed."""
         return {}
 
-    def project(self, gradients: Gradients, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """The flattened blocks, concatenated."""
-        return torch.cat([gradients[block.name].dense().flatten(1) for block in self.layout.blocks], dim=1)
+    def piece(self, name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b r"]:
+        """The flattened block."""
+        return gradient.dense().flatten(1)
+
+    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """The blocks, concatenated."""
+        return torch.cat([pieces[block.name] for block in self.layout.blocks], dim=1)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.errors import BuildError
-from indexer.gradients.capture import Gradients
+from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Layout
 from indexer.projection.gaussian import Gaussian
 from indexer.projection.identity import Identity
@@ -19,8 +19,10 @@ from indexer.projection.rank1 import Rank1
 class Projection(Protocol):
     """A linear map of the gradient at one checkpoint, another one at each checkpoint.
 
-    ``matrices`` draws what the map at a checkpoint needs; ``project`` applies it. They are apart so that the
-    matrices of all checkpoints can be stacked and the map run at all of them at once.
+    ``matrices`` draws what the map at a checkpoint needs; ``piece`` applies it to one parameter block, as soon as the
+    block's gradient is there, and ``join`` makes the vector of the pieces of all blocks. They are apart so that no
+    gradient outlives its piece, and so that the matrices of all checkpoints can be stacked and the map run at all of
+    them at once.
     """
 
     @property
@@ -30,8 +32,11 @@ class Projection(Protocol):
     def matrices(self, checkpoint: int) -> dict[str, Tensor]:
         """Return the named matrices of one checkpoint; the same names and shapes at every checkpoint."""
 
-    def project(self, gradients: Gradients, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """Return the projected gradients."""
+    def piece(self, name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b r"]:
+        """Return what the map makes of one block's gradient."""
+
+    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """Return the projected gradients, from the pieces of all blocks."""
 
 
 PROJECTIONS: Mapping[str, Callable[..., Projection]] = {
@@ -39,6 +44,13 @@ PROJECTIONS: Mapping[str, Callable[..., Projection]] = {
     "gaussian": Gaussian,
     "rank1": Rank1,
 }
+
+
+def project(
+    projection: Projection, gradients: Mapping[str, BlockGradient], matrices: Mapping[str, Tensor]
+) -> Float[Tensor, "b d"]:
+    """Return the projection of gradients that are there as a whole."""
+    return projection.join({name: projection.piece(name, g, matrices) for name, g in gradients.items()})
 
 
 def make_projection(layout: Layout, parameters: Mapping[str, Any]) -> Projection:

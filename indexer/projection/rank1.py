@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.errors import BuildError
-from indexer.gradients.capture import Gradients
+from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Block, Layout
 from indexer.projection.random_matrix import normal_matrix
 
@@ -64,12 +64,10 @@ class Rank1:
                     )
         return found
 
-    def project(self, gradients: Gradients, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """The flattened sandwiches, concatenated."""
-        return torch.cat(
-            [
-                gradients[name].sandwich(matrices.get(f"{name}/left"), matrices.get(f"{name}/right")).flatten(1)
-                for name in (block.name for block in self.layout.blocks)
-            ],
-            dim=1,
-        )
+    def piece(self, name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b r"]:
+        """The flattened sandwich."""
+        return gradient.sandwich(matrices.get(f"{name}/left"), matrices.get(f"{name}/right")).flatten(1)
+
+    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        """The sandwiches, concatenated."""
+        return torch.cat([pieces[block.name] for block in self.layout.blocks], dim=1)

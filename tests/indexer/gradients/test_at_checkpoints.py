@@ -124,7 +124,7 @@ def test_both_ways_equal_the_loop_at_every_checkpoint(name: str, dtype: torch.dt
     model, modules = at_three_states(name, dtype)
     examples, factors = batch(), torch.tensor([1.0, 2.0, 3.0], dtype=dtype)
     expected = expected_vectors(model, modules, examples)
-    one_by_one = [concatenated(model.at(i, examples).gradients, {"factor": factors[i]}) for i in range(len(model))]
+    one_by_one = [concatenated(model.at(i, examples).kept, {"factor": factors[i]}) for i in range(len(model))]
     at_once, values = model.at_all(examples, concatenated, {"factor": factors})
     assert at_once.dtype == values.dtype == dtype
     assert relative_error(torch.stack(one_by_one), expected) < tolerance
@@ -151,7 +151,7 @@ def test_a_caller_without_gradients_gets_the_same(name: str) -> None:
     expected, _ = model.at_all(examples, concatenated, factors)
     with torch.no_grad():
         at_once, _ = model.at_all(examples, concatenated, factors)
-        alone = concatenated(model.at(1, examples).gradients, {"factor": torch.ones(())})
+        alone = concatenated(model.at(1, examples).kept, {"factor": torch.ones(())})
     assert relative_error(at_once, expected) < DOUBLE
     assert relative_error(alone, expected[1]) < DOUBLE
 
@@ -176,7 +176,7 @@ def test_another_objective_than_the_loss() -> None:
     expected = in_blocks(model.layout, loop_gradients_by_name(modules[1], score, *examples))
     captured = model.at(1, examples, score)
     for name, gradient in expected.items():
-        assert relative_error(captured.gradients[name].dense(), gradient) < DOUBLE
+        assert relative_error(captured.kept[name].dense(), gradient) < DOUBLE
     _, values = model.at_all(examples, concatenated, {"factor": torch.ones(3, dtype=torch.float64)}, score)
     assert relative_error(values[1], captured.loss) < DOUBLE
 
@@ -188,7 +188,7 @@ def test_integer_inputs_and_buffers_are_not_cast() -> None:
     layout = probe(module, cross_entropy, tokens)
     model = ModelAtCheckpoints(module, [state], cross_entropy, layout, dtype=torch.float64)
     expected = in_blocks(layout, loop_gradients_by_name(module, cross_entropy, *tokens))
-    found = model.at(0, tokens).gradients
+    found = model.at(0, tokens).kept
     for name, gradient in expected.items():
         assert relative_error(found[name].dense(), gradient) < DOUBLE
     assert len(model) == 1

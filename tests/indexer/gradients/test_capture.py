@@ -9,7 +9,8 @@ from torch.func import vmap
 from torch.nn import functional as F
 
 from indexer.errors import TaskError
-from indexer.gradients.capture import Captured, State, eager, tapped
+from indexer.gradients.block import BlockGradient
+from indexer.gradients.capture import Captured, State, eager, tapped, whole
 from indexer.gradients.trace import trace
 from tests.reference import in_blocks, loop_gradients_by_name, relative_error
 from tests.tiny import cross_entropy, tiny_model
@@ -17,7 +18,7 @@ from tests.tiny import cross_entropy, tiny_model
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14
 SINGLE = 1e-5  # float32: the same sums round at 1e-7 and lose a digit or two
 
-Capture = Callable[..., Captured]
+Capture = Callable[..., Captured[BlockGradient]]
 CAPTURES = pytest.mark.parametrize("capture", [eager, tapped])
 
 
@@ -136,9 +137,9 @@ def captured_and_expected(
     inputs, targets = examples(torch.float32)
     layout = trace(module.double().eval(), cross_entropy, (inputs.double(), targets))
     expected = in_blocks(layout, loop_gradients_by_name(module.to(dtype), cross_entropy, inputs, targets))
-    captured = capture(module, state_of(module), cross_entropy, (inputs.to(dtype), targets), layout)
+    captured = capture(module, state_of(module), cross_entropy, (inputs.to(dtype), targets), layout, whole)
     assert {block.path for block in layout.blocks} == {"factors"}
-    return {name: gradient.dense() for name, gradient in captured.gradients.items()}, expected
+    return {name: gradient.dense() for name, gradient in captured.kept.items()}, expected
 
 
 @CAPTURES
@@ -167,7 +168,7 @@ def test_tapped_runs_at_several_states_at_once(name: str) -> None:
     stacked = {key: torch.stack([state_of(module)[key] for module in modules]) for key in state_of(modules[0])}
 
     def dense(state: State) -> dict[str, Tensor]:
-        gradients = tapped(modules[0], state, cross_entropy, batch, layout).gradients
+        gradients = tapped(modules[0], state, cross_entropy, batch, layout, whole).kept
         return {block: gradient.dense() for block, gradient in gradients.items()}
 
     at_once = vmap(dense)(stacked)
@@ -181,7 +182,7 @@ def test_tapped_runs_at_several_states_at_once(name: str) -> None:
 def test_real_digits_with_pooling(capture: Capture) -> None:
     module, inputs, targets = tiny_model().double(), torch.rand(7, 1, 28, 28).double(), torch.arange(7)
     layout = trace(module.eval(), cross_entropy, (inputs, targets))
-    found = capture(module, state_of(module), cross_entropy, (inputs, targets), layout).gradients
+    found = capture(module, state_of(module), cross_entropy, (inputs, targets), layout, whole).kept
     expected = in_blocks(layout, loop_gradients_by_name(module, cross_entropy, inputs, targets))
     for block, gradient in expected.items():
         assert relative_error(found[block].dense(), gradient) < DOUBLE
@@ -191,7 +192,7 @@ def test_real_digits_with_pooling(capture: Capture) -> None:
 def test_the_loss_comes_along_without_a_graph(capture: Capture) -> None:
     module, (inputs, targets) = mlp().double().eval(), examples(torch.float64)
     layout = trace(module, cross_entropy, (inputs, targets))
-    captured = capture(module, state_of(module), cross_entropy, (inputs, targets), layout)
+    captured = capture(module, state_of(module), cross_entropy, (inputs, targets), layout, whole)
     outputs = module(inputs).detach()
     assert relative_error(captured.loss, F.cross_entropy(outputs, targets, reduction="none")) < DOUBLE
     assert not captured.loss.requires_grad
@@ -201,7 +202,7 @@ def test_the_loss_comes_along_without_a_graph(capture: Capture) -> None:
 def test_frozen_parameters_are_left_out(capture: Capture) -> None:
     module, batch = frozen(mlp(), "0.weight", "0.bias", "2.bias").double().eval(), examples(torch.float64)
     layout = trace(module, cross_entropy, batch)
-    gradients = capture(module, state_of(module), cross_entropy, batch, layout).gradients
+    gradients = capture(module, state_of(module), cross_entropy, batch, layout, whole).kept
     assert {name: tuple(gradient.dense().shape) for name, gradient in gradients.items()} == {"2.weight": (7, 3, 5)}
 
 
@@ -216,7 +217,7 @@ def test_another_path_through_the_model_is_refused(capture: Capture, path: list[
     layout = trace(module, cross_entropy, batch)
     module.path = path
     with pytest.raises(TaskError, match="made other calls than when it was traced"):
-        capture(module, state_of(module), cross_entropy, batch, layout)
+        capture(module, state_of(module), cross_entropy, batch, layout, whole)
 
 
 @CAPTURES
@@ -225,6 +226,6 @@ def test_weights_and_gradient_fields_of_the_module_are_untouched(capture: Captur
     before = {name: tensor.clone() for name, tensor in state_of(module).items()}
     layout = trace(module, cross_entropy, batch)
     elsewhere = {name: tensor + 1 for name, tensor in before.items()}
-    capture(module, elsewhere, cross_entropy, batch, layout)
+    capture(module, elsewhere, cross_entropy, batch, layout, whole)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state_of(module).items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())

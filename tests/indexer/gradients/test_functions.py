@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from indexer.gradients.calls import watching
 from indexer.gradients.functions import BINDERS, FunctionCall
-from indexer.gradients.rules import Convolve, Embed, Scale, TransposedConvolve
+from indexer.gradients.rules import Convolve, Embed, EmbedBag, Normalise, Scale, TransposedConvolve, TransposedLinear
 from indexer.gradients.uses import Geometry
 
 ROUNDING = 1e-6  # float32, one normalisation
@@ -33,7 +33,7 @@ def call_of(layer: nn.Module, x: Tensor) -> FunctionCall:
 
 
 def test_every_binder_takes_the_name_of_a_torch_function() -> None:
-    assert all(callable(getattr(F, name)) for name in BINDERS)
+    assert all(callable(getattr(module, name)) for module, name in BINDERS)
 
 
 @pytest.mark.parametrize(
@@ -74,21 +74,42 @@ def test_an_embedding_knows_its_rows_and_its_padding() -> None:
 @pytest.mark.parametrize(
     ("layer", "rule"),
     [
-        (nn.LayerNorm(5), Scale(channels=False, axes=1)),
-        (nn.LayerNorm((4, 5)), Scale(channels=False, axes=2)),
-        (nn.RMSNorm(5), Scale(channels=False, axes=1)),
-        (nn.GroupNorm(2, 4), Scale(channels=True)),
-        (nn.BatchNorm1d(4), Scale(channels=True)),
+        (nn.LayerNorm(5), Scale(Normalise("layer", 1e-5, (5,)), channels=False, axes=1)),
+        (nn.LayerNorm((4, 5)), Scale(Normalise("layer", 1e-5, (4, 5)), channels=False, axes=2)),
+        (nn.RMSNorm(5), Scale(Normalise("rms", None, (5,)), channels=False, axes=1)),
+        (nn.RMSNorm(5, eps=0.1), Scale(Normalise("rms", 0.1, (5,)), channels=False, axes=1)),
+        (nn.GroupNorm(2, 4, eps=0.1), Scale(Normalise("group", 0.1, groups=2), channels=True)),
+        (nn.BatchNorm1d(4, eps=0.1), Scale(Normalise("batch", 0.1), channels=True)),
     ],
-    ids=["layer", "layer over two axes", "rms", "group", "batch"],
+    ids=["layer", "layer over two axes", "rms", "rms with eps", "group", "batch"],
 )
-def test_a_normalisation_hands_over_what_its_weight_multiplies(layer: nn.Module, rule: Scale) -> None:
+def test_a_normalisation_finds_what_its_weight_multiplies(layer: nn.Module, rule: Scale) -> None:
     for name, parameter in layer.named_parameters():
         nn.init.constant_(parameter, 1.0 if name == "weight" else 0.0)
+    for buffer in layer.buffers():
+        buffer += torch.rand(buffer.shape).to(buffer.dtype)
     x = torch.randn(3, 4, 5)
     call = call_of(layer, x)
     assert call.rule == rule
-    torch.testing.assert_close(call.x, layer(x).detach(), atol=ROUNDING, rtol=ROUNDING)
+    torch.testing.assert_close(rule.normalise(call.x, call.constants), layer(x).detach(), atol=ROUNDING, rtol=ROUNDING)
+
+
+@pytest.mark.parametrize(("mode", "mean"), [("sum", False), ("mean", True)])
+def test_a_bag_knows_its_rows_its_padding_and_its_mean(mode: str, mean: bool) -> None:
+    tokens = torch.zeros(2, 3, dtype=torch.long)
+    assert call_of(nn.EmbeddingBag(7, 2, mode=mode, padding_idx=-1), tokens).rule == EmbedBag(7, 6, mean)
+    assert call_of(nn.EmbeddingBag(7, 2, mode=mode), tokens).rule == EmbedBag(7, None, mean)
+
+
+def test_addmm_is_a_linear_layer_whose_weight_is_the_other_way_round() -> None:
+    bias, x, weight = torch.zeros(5), torch.ones(2, 3), torch.ones(3, 5)
+    with watching(notes := Notes()):
+        torch.addmm(bias, x, weight)
+        torch.addmm(bias, x, weight, alpha=2)
+        torch.addmm(torch.zeros(2, 5), x, weight)
+    assert [call.rule for call in notes.calls] == [TransposedLinear(), None, None]
+    assert notes.calls[0].x is x and notes.calls[0].weight is weight and notes.calls[0].bias is bias
+    assert notes.calls[1].unsupported == notes.calls[2].unsupported == "addmm with factors, or without a vector as bias"
 
 
 def test_a_vector_as_weight_has_no_rule() -> None:
@@ -108,6 +129,8 @@ def test_a_vector_as_weight_has_no_rule() -> None:
             torch.zeros(2, dtype=torch.long),
             "embedding with scale_grad_by_freq",
         ),
+        (nn.EmbeddingBag(7, 2, mode="max"), torch.zeros(2, 3, dtype=torch.long), "embedding_bag with mode='max'"),
+        (nn.EmbeddingBag(7, 2, max_norm=1.0), torch.zeros(2, 3, dtype=torch.long), "embedding_bag with max_norm"),
         (nn.BatchNorm1d(4, track_running_stats=False), torch.zeros(2, 4), "batch_norm over the batch itself"),
     ],
 )

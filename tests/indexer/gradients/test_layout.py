@@ -1,6 +1,8 @@
 """What a layout says of its blocks."""
 
 from indexer.gradients.layout import Block, CallSite, Layout
+from indexer.gradients.names import Piece
+from indexer.gradients.place import Batched
 from indexer.gradients.rules import Linear
 
 WEIGHT = Block("fc.weight", ("fc.weight", "fc.bias"), (10, 37), "factors", "linear")
@@ -8,7 +10,11 @@ SCALE = Block("norm.weight", ("norm.weight",), (36, 1), "vmap", "no rule for wha
 RECURRENT = Block("gru.weight", ("gru.weight",), (12, 4), "loop", "no rule; vmap: refused")
 LAYOUT = Layout(
     (SCALE, WEIGHT, RECURRENT),
-    (CallSite("linear", ("fc.weight", "fc.bias"), "fc.weight", "fc.weight", Linear(), (10,)),),
+    (
+        CallSite(
+            "linear", (Piece("fc.weight"), Piece("fc.bias")), "fc.weight", "fc.weight", Linear(), Batched(), (1, 10)
+        ),
+    ),
 )
 
 

@@ -78,12 +78,18 @@ def test_dropout_as_a_module_is_off_and_passes() -> None:
             r"another output for the same input in eval\(\) mode; something in it is still random: use nn.Drop",
         ),
         ("centred", "output for an example depends on the rest of the batch; per-example influence is not defined"),
-        ("flipped", r"the gradient of 'layer.weight' by factors \(linear\) differs from a plain backward\(\) by"),
     ],
 )
 def test_a_model_whose_gradients_would_be_wrong_is_refused(way: str, text: str) -> None:
     with pytest.raises(ProbeError, match=text):
         probe(Wrapped(way), cross_entropy, examples())
+
+
+def test_a_batch_that_is_turned_round_on_the_way_is_answered_rightly_by_vmap() -> None:
+    blocks = probe(Wrapped("flipped"), cross_entropy, examples()).blocks
+    assert {(block.path, block.note) for block in blocks} == {
+        ("vmap", "the examples of the batch are not apart in its linear input")
+    }
 
 
 def test_batch_statistics_are_refused_and_the_layer_named() -> None:

@@ -7,8 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexer.gradients.capture import eager
-from indexer.gradients.rules import Convolve, Embed, Linear, Rule, Scale, TransposedConvolve
+from indexer.gradients.capture import eager, whole
+from indexer.gradients.rules import (
+    Convolve,
+    Embed,
+    EmbedBag,
+    Linear,
+    Normalise,
+    Rule,
+    Scale,
+    TransposedConvolve,
+    TransposedLinear,
+)
 from indexer.gradients.trace import trace
 from indexer.gradients.uses import Geometry
 from tests.reference import in_blocks, loop_gradients_by_name, relative_error
@@ -90,7 +100,7 @@ def assert_blocks_of_the_loop(module: nn.Module, x: Tensor, dtype: torch.dtype) 
     expected = in_blocks(layout, loop_gradients_by_name(module, squares, wide, targets))
     state = {name: tensor.detach().to(dtype) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     batch = (x.to(dtype) if x.is_floating_point() else x, targets.to(dtype))
-    found = eager(module.to(dtype), state, squares, batch, layout).gradients
+    found = eager(module.to(dtype), state, squares, batch, layout, whole).kept
     tolerance = DOUBLE if dtype == torch.float64 else SINGLE
     for name, right in expected.items():
         flat = right.flatten(1)
@@ -106,7 +116,9 @@ def assert_blocks_of_the_loop(module: nn.Module, x: Tensor, dtype: torch.dtype) 
         (Convolve(Geometry((3,), (1,), (0,), (1,), 1)), True),
         (TransposedConvolve(Geometry((3,), (1,), (0,), (1,), 1)), False),
         (Embed(6, None), False),
-        (Scale(channels=True), False),
+        (EmbedBag(6, None, mean=True), False),
+        (TransposedLinear(), False),
+        (Scale(Normalise("batch", 1e-5), channels=True), False),
     ],
 )
 def test_a_bias_is_a_column_only_where_the_left_side_is_the_output(rule: Rule, folds: bool) -> None:

@@ -12,6 +12,7 @@ from indexer.gradients.trace import trace
 from tests.reference import in_blocks, loop_gradients_by_name, relative_error
 from tests.tiny import cross_entropy
 
+COPIED = "one copy for every example"
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14
 
 
@@ -52,22 +53,6 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.head(self.gru(x.reshape(-1, 3, 2))[0][:, -1])
-        return outputs
-
-
-class SequenceFirst(nn.Module):
-    """Hands [position, batch, …] or [batch * position, …] to its first layer."""
-
-    def __init__(self, flat: bool) -> None:
-        super().__init__()
-        self.layer, self.head = nn.Linear(2, 4), nn.Linear(12, 3)
-        self.flat = flat
-
-    def forward(self, x: Tensor) -> Tensor:
-        positions = x.reshape(-1, 2) if self.flat else x.reshape(-1, 3, 2).transpose(0, 1)
-        h = torch.tanh(self.layer(positions))
-        h = h.reshape(-1, 12) if self.flat else h.transpose(0, 1).flatten(1)
-        outputs: Tensor = self.head(h)
         return outputs
 
 
@@ -125,7 +110,7 @@ def traced(module: nn.Module, batch: int = 5) -> Layout:
     layout = trace(module, cross_entropy, (inputs, targets))
     state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     model = ModelAtCheckpoints(module, [state], cross_entropy, layout, dtype=torch.float64)
-    found = model.at(0, (inputs, targets)).gradients
+    found = model.at(0, (inputs, targets)).kept
     expected = in_blocks(layout, loop_gradients_by_name(module, cross_entropy, inputs, targets))
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -171,13 +156,6 @@ def test_a_weight_that_is_also_used_elsewhere_goes_to_vmap(transposed: bool) -> 
     assert found["head.weight"] == ("factors", "linear")
 
 
-@pytest.mark.parametrize(("flat", "batch"), [(False, 5), (False, 3), (True, 5)])
-def test_a_layer_whose_first_axis_is_not_the_batch_goes_to_vmap(flat: bool, batch: int) -> None:
-    found = notes(traced(SequenceFirst(flat), batch))  # three positions may look like a batch of three
-    assert found["layer.weight"] == ("vmap", "the batch is not the first axis of its linear input")
-    assert found["head.weight"] == ("factors", "linear")
-
-
 def test_what_vmap_refuses_goes_to_the_loop_and_says_why() -> None:
     found = notes(traced(Recurrent()))
     path, note = found["gru.weight_hh_l0"]
@@ -211,16 +189,37 @@ def test_a_scalar_parameter_is_a_block_of_one_number() -> None:
             outputs: Tensor = self.layer(x) * self.scale
             return outputs
 
-    assert traced(Scaled()).blocks[0] == Block("scale", ("scale",), (1, 1), "vmap", "no rule for what uses it")
+    assert traced(Scaled()).blocks[0] == Block("scale", ("scale",), (1, 1), "copies", COPIED, copied=(1, 1))
 
 
-@pytest.mark.filterwarnings("ignore:.*not yet implemented the batching rule")
-def test_a_transformer_layer_mixes_both_paths() -> None:
-    encoder = nn.TransformerEncoderLayer(2, 2, 4, batch_first=True)
-    layout = traced(nn.Sequential(nn.Unflatten(1, (3, 2)), encoder, nn.Flatten(), nn.Linear(6, 3)))
-    paths = {block.name: block.path for block in layout.blocks}
-    assert paths["1.self_attn.in_proj_weight"] == "vmap"  # sequence first
-    assert paths["1.norm1.weight"] == paths["1.linear1.weight"] == paths["3.weight"] == "factors"
+@pytest.mark.parametrize(
+    ("shape", "copied"), [((6,), (1, 6)), ((1, 6), (1, 6)), ((2, 1), (1, 2, 1)), ((1, 2, 3), (1, 2, 3))]
+)
+def test_a_table_that_is_added_by_broadcasting_is_copied_for_every_example(
+    shape: tuple[int, ...], copied: tuple[int, ...]
+) -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(shape))
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            wide = x if shape[-1] == 6 else x.reshape(-1, 2, 3)
+            outputs: Tensor = self.layer((torch.tanh(wide) * self.table).flatten(1))
+            return outputs
+
+    block = traced(Table()).blocks[0]
+    assert (block.path, block.copied) == ("copies", copied)
+
+
+def test_a_choice_of_parameters_leaves_the_others_out_and_says_so() -> None:
+    inputs, targets = torch.randn(4, 6, dtype=torch.float64), torch.arange(4) % 3
+    module = images(nn.Conv2d(2, 4, 3)).double()
+    module(inputs)
+    layout = trace(module, cross_entropy, (inputs, targets), ["4.bias", "4.weight"])
+    assert [block.parameters for block in layout.blocks] == [("4.weight", "4.bias")]
+    assert layout.left_out == ("0.weight", "0.bias", "2.weight", "2.bias")
 
 
 def test_a_model_without_trainable_parameters_is_refused() -> None:

@@ -35,10 +35,14 @@ def assert_agrees(use: Use, expected: Tensor, tolerance: float = DOUBLE) -> None
     for L, R in ((None, None), (left, None), (None, right), (left, right)):
         product = expected if L is None else L @ expected
         product = product if R is None else product @ R.T
-        dtype = use.pairs()[0].dtype
+        dtype = use.pairs()[1].dtype
         found = use.sandwich(None if L is None else L.to(dtype), None if R is None else R.to(dtype))
         assert relative_error(found, product) < tolerance
     lefts, rights = use.pairs()
+    lefts = lefts if isinstance(lefts, Tensor) else lefts.dense(rights.dtype)
+    assert use.batch == len(expected)
+    some = use.some(slice(1, len(expected)))
+    assert some.batch == 0 or relative_error(some.sandwich(None, None), expected[1:]) < tolerance
     assert relative_error(torch.einsum("btm,btn->bmn", lefts, rights), expected) < tolerance
     assert use.shape == (lefts.shape[1], m, n)
     assert rights.shape == (len(expected), lefts.shape[1], n)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from indexer.gradients.capture import Gradients, eager
+from indexer.gradients.capture import Gradients, eager, whole
 from indexer.gradients.layout import Layout
 from indexer.gradients.trace import trace
-from indexer.projection.projections import Projection
+from indexer.projection.projections import Projection, project
 from tests.reference import MonteCarlo, loop_gradients, monte_carlo
 from tests.tiny import cross_entropy
 
@@ -44,7 +44,7 @@ def small_gradients() -> SmallGradients:
     targets = torch.arange(2 * PAIRS) % 5  # a pair shares its class, so that products are not mostly cancellation
     layout = trace(module.eval(), cross_entropy, (inputs[:4], targets[:4]))
     state = {name: tensor.detach() for name, tensor in module.named_parameters()}
-    gradients = eager(module, state, cross_entropy, (inputs, targets), layout).gradients
+    gradients = eager(module, state, cross_entropy, (inputs, targets), layout, whole).kept
     dense = loop_gradients(module, cross_entropy, inputs, targets)
     return SmallGradients(layout, gradients, (dense[:PAIRS] * dense[PAIRS:]).sum(1))
 
@@ -57,6 +57,6 @@ def measured(
     for seed in range(seeds):
         chosen = projection(seed)
         matrices = {name: matrix.double() for name, matrix in chosen.matrices(checkpoint=0).items()}
-        sketches = chosen.project(gradients or small.gradients, matrices)
+        sketches = project(chosen, gradients or small.gradients, matrices)
         rows.append((sketches[:PAIRS] * sketches[PAIRS:]).sum(1))
     return monte_carlo(torch.stack(rows), small.exact)

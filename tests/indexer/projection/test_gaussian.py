@@ -10,6 +10,7 @@ from indexer.errors import BuildError, TooLargeError
 from indexer.gradients.block import DenseGradient
 from indexer.gradients.layout import Block, Layout
 from indexer.projection.gaussian import Gaussian
+from indexer.projection.projections import project
 from tests.indexer.projection.small_network import SmallGradients, measured, small_gradients
 from tests.reference import relative_error
 
@@ -64,7 +65,7 @@ def test_the_variance_is_as_stated(small: SmallGradients) -> None:
     for seed in range(SEEDS):
         projection = Gaussian(small.layout, D, seed)
         matrices = {name: matrix.double() for name, matrix in projection.matrices(0).items()}
-        norms.append(projection.project(dict(first), matrices).square().sum())
+        norms.append(project(projection, dict(first), matrices).square().sum())
     exact = sum(gradient.square_norm() for gradient in first.values())
     variance = torch.stack(norms).var() / exact**2 * D / 2  # (|g|^4 + <g, g>^2) / d for g = g'
     assert variance.item() == pytest.approx(1, abs=0.3)  # a chi-square variance of 400 draws: 4 standard errors
@@ -75,7 +76,7 @@ def test_project_is_the_product_with_the_whole_matrix(small: SmallGradients) -> 
     matrices: Mapping[str, Tensor] = {name: m.double() for name, m in projection.matrices(2).items()}
     whole = torch.cat([matrices[block.name] for block in small.layout.blocks], dim=1)
     gradients = torch.cat([small.gradients[b.name].dense().flatten(1) for b in small.layout.blocks], dim=1)
-    assert relative_error(projection.project(small.gradients, matrices), gradients @ whole.T) < DOUBLE
+    assert relative_error(project(projection, small.gradients, matrices), gradients @ whole.T) < DOUBLE
     assert whole.shape == (projection.width, small.layout.size)
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from indexer.projection.identity import Identity
+from indexer.projection.projections import project
 from tests.indexer.projection.small_network import PAIRS, small_gradients
 from tests.reference import relative_error
 
@@ -11,7 +12,7 @@ DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e
 
 def test_inner_products_are_exact() -> None:
     small = small_gradients()
-    vectors = Identity(small.layout).project(small.gradients, {})
+    vectors = project(Identity(small.layout), small.gradients, {})
     assert relative_error((vectors[:PAIRS] * vectors[PAIRS:]).sum(1), small.exact) < DOUBLE
 
 
@@ -19,7 +20,7 @@ def test_blocks_follow_each_other_in_the_order_of_the_layout() -> None:
     small = small_gradients()
     projection = Identity(small.layout)
     shuffled = dict(reversed(small.gradients.items()))
-    vectors = projection.project(shuffled, {})
+    vectors = project(projection, shuffled, {})
     assert vectors.shape == (2 * PAIRS, projection.width)
     start = 0
     for block in small.layout.blocks:

@@ -9,6 +9,7 @@ from torch import Tensor
 from indexer.errors import BuildError
 from indexer.gradients.block import DenseGradient
 from indexer.gradients.layout import Block, Layout
+from indexer.projection.projections import project
 from indexer.projection.rank1 import Rank1
 from tests.indexer.projection.small_network import SmallGradients, measured, small_gradients
 from tests.reference import relative_error
@@ -79,7 +80,7 @@ def test_project_is_the_flattened_sandwiches(small: SmallGradients) -> None:
         left = matrices.get(f"{block.name}/left", identity[: block.shape[0], : block.shape[0]])
         right = matrices.get(f"{block.name}/right", identity[: block.shape[1], : block.shape[1]])
         expected.append((left @ small.gradients[block.name].dense() @ right.T).flatten(1))
-    assert relative_error(projection.project(small.gradients, matrices), torch.cat(expected, dim=1)) < DOUBLE
+    assert relative_error(project(projection, small.gradients, matrices), torch.cat(expected, dim=1)) < DOUBLE
 
 
 def test_ten_classes_stay_ten_numbers() -> None:
