@@ -24,13 +24,21 @@ Vectors = Callable[[Gradients, Mapping[str, Tensor]], Tensor]
 
 
 class ModelAtCheckpoints:
-    """A module with the states of c checkpoints stacked along a first axis.
+    """A module with the states of c checkpoints.
 
+    channels_last: take large batches with channels as the innermost axis, where the module has 2-d convolutions.
     Not thread-safe: ``functional_call`` lends the weights to the one module. Use one from one thread at a time.
     """
 
     def __init__(
-        self, module: nn.Module, states: Sequence[State], loss: Loss, layout: Layout, *, dtype: torch.dtype
+        self,
+        module: nn.Module,
+        states: Sequence[State],
+        loss: Loss,
+        layout: Layout,
+        *,
+        dtype: torch.dtype,
+        channels_last: bool = False,
     ) -> None:
         self._module = module.eval().to(dtype)
         self.loss = loss
@@ -38,16 +46,17 @@ class ModelAtCheckpoints:
         self.dtype = dtype
         names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
         self._stacked = {name: torch.stack([_cast(state[name], dtype) for state in states]) for name in names}
-        self._count = len(states)
+        self._channels_last = channels_last
+        self._states = [self._unstacked(i) for i in range(len(states))]
 
     def __len__(self) -> int:
         """Checkpoints."""
-        return self._count
+        return len(self._states)
 
     def outputs(self, checkpoint: int, inputs: Tensor) -> Tensor:
         """Return the model's outputs at one checkpoint."""
         with torch.no_grad():
-            outputs: Tensor = functional_call(self._module, self._state(checkpoint), (_cast(inputs, self.dtype),))
+            outputs: Tensor = functional_call(self._module, self._states[checkpoint], (_cast(inputs, self.dtype),))
         return outputs
 
     def each(
@@ -57,7 +66,10 @@ class ModelAtCheckpoints:
 
         A gradient is dropped as soon as ``keep`` has seen it, so that memory stays near that of a training step.
         """
-        return self._captured(eager, self._state(checkpoint), self._cast(batch), objective or self.loss, keep)
+        inputs, targets = self._cast(batch)
+        if self._channels_last and inputs.ndim == 4:
+            inputs = inputs.to(memory_format=torch.channels_last)
+        return self._captured(eager, self._states[checkpoint], (inputs, targets), objective or self.loss, keep)
 
     def at(
         self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None
@@ -87,7 +99,7 @@ class ModelAtCheckpoints:
             found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
             return found
         rows = [
-            one(eager, self._state(i), {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
+            one(eager, self._states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
         ]
         return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
 
@@ -104,8 +116,14 @@ class ModelAtCheckpoints:
                     captured.kept[block.name] = keep(block.name, DenseGradient(values))
         return captured
 
-    def _state(self, checkpoint: int) -> dict[str, Tensor]:
-        return {name: stack[checkpoint] for name, stack in self._stacked.items()}
+    def _unstacked(self, checkpoint: int) -> dict[str, Tensor]:
+        """Return the state at one checkpoint: views, but for the kernels of convolutions with channels last."""
+        state = {name: stack[checkpoint] for name, stack in self._stacked.items()}
+        if self._channels_last:
+            for name, tensor in state.items():
+                if tensor.ndim == 4:
+                    state[name] = tensor.to(memory_format=torch.channels_last)
+        return state
 
     def _cast(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         inputs, targets = batch

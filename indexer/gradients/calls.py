@@ -65,7 +65,7 @@ def _install() -> None:
     for (module, name), bind in BINDERS.items():
         original = getattr(module, name)
         _originals[module, name] = original
-        setattr(module, name, _wrapped(original, bind))
+        setattr(module, name, _wrapped(original, bind))  # made once for each function and kept
 
 
 def _uninstall() -> None:
@@ -75,6 +75,7 @@ def _uninstall() -> None:
     _originals.clear()
 
 
+@functools.cache
 def _wrapped(original: Callable[..., Tensor], bind: Callable[..., FunctionCall]) -> Callable[..., Tensor]:
     @functools.wraps(original)
     def wrapper(*args: Any, **kwargs: Any) -> Tensor:

@@ -167,16 +167,20 @@ class Normalise:
     groups: int = 1
 
     def __call__(self, x: Tensor, constants: Constants) -> Tensor:
-        """Return xhat, of the shape of x."""
+        """Return xhat, of the shape of x; for a batch norm before it is divided by the deviation, see `factor`."""
         if self.kind == "layer":
             return torch.layer_norm(x, self.shape, None, None, self.eps or 0.0)
         if self.kind == "rms":
             return torch.rms_norm(x, self.shape, None, self.eps)
         if self.kind == "group":
             return torch.group_norm(x, self.groups, None, None, self.eps or 0.0)
-        mean, variance = constants
+        mean = constants[0]
         across = (1, -1, *(1 for _ in x.shape[2:]))
-        return (x - mean.reshape(across)) * (variance + (self.eps or 0.0)).rsqrt().reshape(across)
+        return x - mean.reshape(across)
+
+    def factor(self, constants: Constants) -> Tensor | None:
+        """Return the factor of every channel [c] that is still missing: it can wait until positions are summed."""
+        return (constants[1] + (self.eps or 0.0)).rsqrt() if self.kind == "batch" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +203,21 @@ class Scale:
 
     def weight_use(self, x: Tensor, constants: Constants, delta: Tensor, with_bias: bool) -> Use:
         """The sum of delta * xhat."""
-        return self._summed(delta * self.normalise(x, constants))
+        total, factor = self._summed(delta * self.normalise(x, constants)), self.normalise.factor(constants)
+        return self._use(total if factor is None else total * factor)
 
     def bias_use(self, delta: Tensor) -> Use:
         """The sum of delta."""
-        return self._summed(delta)
+        return self._use(self._summed(delta))
 
-    def _summed(self, values: Tensor) -> Use:
+    def _summed(self, values: Tensor) -> Tensor:
         if self.channels:
-            return _alone(values.flatten(2).sum(2) if values.ndim > 2 else values)
+            return values.flatten(2).sum(2) if values.ndim > 2 else values
         last = values.shape[values.ndim - self.axes :]
-        total = values.reshape(len(values), -1, *last).sum(1)
-        return _alone(total) if self.axes == 1 else DenseUse(total.flatten(2))
+        return values.reshape(len(values), -1, *last).sum(1)
+
+    def _use(self, total: Tensor) -> Use:
+        return _alone(total) if self.channels or self.axes == 1 else DenseUse(total.flatten(2))
 
 
 def _alone(delta: Tensor) -> Use:

@@ -148,11 +148,10 @@ class ConvolutionUse:
 
     def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         """delta, spread over its group's outputs, and the patches."""
-        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
+        groups = self.geometry.groups
         own = torch.eye(groups, dtype=self.delta.dtype, device=self.delta.device)
-        deltas = self.delta.reshape(b, groups, m // groups, -1)
-        left = torch.einsum("bgot,gh->bgtho", deltas, own).reshape(b, -1, m)
-        right = self._patches().transpose(2, 3).flatten(1, 2)
+        left = torch.einsum("bgto,gh->bgtho", self._deltas(), own).flatten(3).flatten(1, 2)
+        right = self._patches().transpose(3, 4).flatten(3).flatten(1, 2)
         return left, _with_one(right, self.bias)
 
     def some(self, rows: slice) -> "ConvolutionUse":
@@ -160,29 +159,35 @@ class ConvolutionUse:
         return ConvolutionUse(self.delta[rows], self.x[rows], self.bias, self.geometry)
 
     def _dense(self) -> Float[Tensor, "b m n"]:
-        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
-        deltas = self.delta.reshape(b, groups, m // groups, -1)
-        product = (deltas @ self._patches().transpose(2, 3)).reshape(b, m, -1)
+        patches = self._patches()
+        product = self._deltas().transpose(2, 3) @ patches.flatten(3)  # [b, g, m / g, k c / g]
+        product = product.reshape(*product.shape[:3], *patches.shape[3:]).transpose(3, 4)
+        product = product.reshape(len(self.delta), self.delta.shape[1], -1)
         if not self.bias:
             return product
         return torch.cat([product, self.delta.flatten(2).sum(2, keepdim=True)], dim=2)
 
-    def _patches(self) -> Float[Tensor, "b g n t"]:
-        """The patch of every group and pixel: unfolded, or in three dimensions convolved with unit kernels."""
-        g, b = self.geometry, len(self.x)
-        if len(g.kernel) < 3:
-            x = self.x if len(g.kernel) == 2 else self.x.unsqueeze(2)
-            kernel, stride, padding, dilation = (
-                _two_axes(v, i) for v, i in zip(_numbers(g), (1, 1, 0, 1), strict=True)
-            )
-            patches = F.unfold(x, kernel, dilation, padding, stride)
-        else:
-            inputs = self.x.shape[1] // g.groups
-            unit = torch.eye(inputs * prod(g.kernel), dtype=self.x.dtype, device=self.x.device)
-            alone = self.x.reshape(b * g.groups, inputs, *self.x.shape[2:])
-            patches = F.conv3d(alone, unit.reshape(-1, inputs, *g.kernel), None, g.stride, g.padding, g.dilation)
-        pixels = self.delta.shape[2:].numel()
-        return patches.reshape(b, g.groups, -1, pixels)
+    def _deltas(self) -> Float[Tensor, "b g t o"]:
+        """delta by group, pixels before channels."""
+        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
+        return self.delta.flatten(2).transpose(1, 2).reshape(b, -1, groups, m // groups).transpose(1, 2)
+
+    def _patches(self) -> Float[Tensor, "b g t k c"]:
+        """The patch of every group and pixel, kernel positions before channels.
+
+        Channels are innermost while patches are cut, so that a row of a patch is one run of memory.
+        """
+        g, axes = self.geometry, len(self.geometry.kernel)
+        x = self.x.movedim(1, -1)
+        if any(g.padding):
+            x = F.pad(x, (0, 0, *(side for pad in reversed(g.padding) for side in (pad, pad))))
+        for axis in range(axes):  # [b, *size, c] -> [b, *pixels, c, *kernel]
+            x = x.unfold(1 + axis, g.dilation[axis] * (g.kernel[axis] - 1) + 1, g.stride[axis])[
+                ..., :: g.dilation[axis]
+            ]
+        x = x.movedim(1 + axes, -1)
+        patches = x.reshape(len(x), self.delta.shape[2:].numel(), prod(g.kernel), g.groups, -1)
+        return patches.permute(0, 3, 1, 2, 4)
 
     def _convolved(self, right: Tensor) -> Float[Tensor, "b r2 t"]:
         g = self.geometry
@@ -265,15 +270,6 @@ class DenseUse:
     def some(self, rows: slice) -> "DenseUse":
         """Rows of the values."""
         return DenseUse(self.values[rows])
-
-
-def _numbers(g: Geometry) -> tuple[tuple[int, ...], ...]:
-    return g.kernel, g.stride, g.padding, g.dilation
-
-
-def _two_axes(values: tuple[int, ...], idle: int) -> tuple[int, int]:
-    """Return the numbers of a two-dimensional convolution; a one-dimensional one has an idle first axis."""
-    return (idle, values[0]) if len(values) == 1 else (values[0], values[1])
 
 
 def _positions(x: Tensor) -> Float[Tensor, "b t n"]:

@@ -72,7 +72,8 @@ class TracIn:
             matrices = {name: stack[i] for name, stack in self._matrices.items()}
 
             def keep(name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor] = matrices) -> _Kept:
-                return self._projection.piece(name, gradient, matrices), gradient.square_norm()
+                made = [(self._projection.piece(name, part, matrices), part.square_norm()) for part in gradient.parts()]
+                return torch.cat([piece for piece, _ in made]), torch.cat([norm for _, norm in made])
 
             kept = self._model.each(i, batch, keep).kept
             pieces = {name: piece for name, (piece, _) in kept.items()}
