@@ -4,7 +4,7 @@ g is the gradient of the last layer at the last checkpoint, A a fixed random mat
 Register it before it is built or opened: ``monkeypatch.setitem(METHODS, "toy", ToyKind())``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,11 @@ class ToyKind:
     """Draws A once, when the index is built."""
 
     def fit(
-        self, model: ModelAtCheckpoints, parameters: Mapping[str, Any], batches: Iterable[Batch]
+        self,
+        model: ModelAtCheckpoints,
+        parameters: Mapping[str, Any],
+        batches: Iterable[Batch],
+        step_sizes: Sequence[Mapping[str, Tensor]] | None,
     ) -> dict[str, Tensor]:
         size = model.layout.blocks[-1].size
         return {"matrix": torch.randn(size, size, generator=torch.Generator().manual_seed(0)) / size**0.5}

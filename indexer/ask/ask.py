@@ -78,6 +78,7 @@ class Ask:
             proponents=proponents,
             opponents=opponents,
             milliseconds=clock.finish(),
+            warnings=tuple(version.manifest.caveats),
         )
 
     def _check(self, question: Question) -> None:

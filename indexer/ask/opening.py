@@ -83,7 +83,14 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
         states = model_states(module, stored)
     except CheckpointError as exc:
         raise TaskMismatchError(f"{_built(version)} was built with another model: {exc}") from exc
-    layout = probe(module, task.loss, read_rows(task.train, range(PROBE_ROWS)))
+    chosen = [name for block in manifest.blocks for name in block.parameters]
+    trainable = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    if not trainable.issuperset(chosen):
+        gone = next(name for name in chosen if name not in trainable)
+        raise TaskMismatchError(
+            f"{_built(version)} has other parameter blocks than the task's model, where {gone!r} is not trainable"
+        )
+    layout = probe(module, task.loss, read_rows(task.train, range(PROBE_ROWS)), chosen)
     if [_shape(block) for block in layout.blocks] != [(b.name, b.shape, tuple(b.parameters)) for b in manifest.blocks]:
         raise TaskMismatchError(f"{_built(version)} has other parameter blocks than the task's model")
     return ModelAtCheckpoints(module, states, task.loss, layout, dtype=torch.float32)

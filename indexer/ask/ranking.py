@@ -61,7 +61,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Proponents from the highest score down, opponents from the lowest up, ties by id."""
+    """Proponents from the highest score down, opponents from the lowest up, ties by id.
+
+    warnings: what a reader must know of the scores, such as an optimizer that TracInCP does not account for.
+    """
 
     index: str
     version: str
@@ -74,3 +77,4 @@ class Ranking:
     proponents: tuple[Hit, ...]
     opponents: tuple[Hit, ...]
     milliseconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,6 +25,7 @@ from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import list_checkpoints
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Layout
+from indexer.gradients.memory import bytes_per_example
 from indexer.gradients.outputs import fixed_rows, probe_outputs
 from indexer.index import manifest as m
 from indexer.index.examples import write_examples
@@ -34,6 +36,8 @@ from indexer.methods.method import Method
 from indexer.methods.registry import method_kind
 from indexer.projection.random_matrix import SCHEME
 from indexer.task import Task, content_hash, read_rows
+
+PLANNED_ON = 8  # training examples that are counted to plan the batches
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total), called after every batch
 
@@ -53,13 +57,16 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
     folder = Path(out)
     refuse_existing(folder)
     started = time.time()
-    plan = make_plan(spec)
-    with running(plan):
-        source = open_source(task, list_checkpoints(spec.checkpoints))
-        train = (read_rows(task.train, rows) for rows in batches(len(task.train), plan.batch_size))
-        kind = method_kind(spec.method)
-        fitted = kind.fit(source.model, {"projection": dict(spec.projection)}, train)
-        method = kind.open(source.model, source.etas, {"projection": dict(spec.projection)}, fitted)
+    with running(spec.threads):
+        source = open_source(
+            task,
+            list_checkpoints(spec.checkpoints),
+            parameters=spec.parameters,
+            memory_format=spec.memory_format,
+            device=spec.device,
+        )
+        plan = _plan(task, spec, source)
+        method, fitted = _method(task, spec, source, plan)
         refuse_too_large(len(task.train), method.parts[-1].stop, folder)
         with building_in(folder) as objects:
             checkpoints = _write_checkpoints(source, objects)
@@ -74,6 +81,9 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                 eta_convention="learning_rate",
                 blocks=_block_entries(source.model.layout),
                 sequential=source.model.layout.sequential,
+                left_out=list(source.model.layout.left_out),
+                optimizer=_optimizer_entry(source),
+                caveats=_caveats(source, spec),
                 vectors=_vectors_entry(method, rows.shards),
                 search=m.SearchEntry(kind="flat"),
                 examples=[_write_examples(task, rows, objects, progress)],
@@ -94,6 +104,24 @@ class _Rows:
     content: list[str]
 
 
+def _plan(task: Task, spec: BuildSpec, source: Source) -> m.Plan:
+    some = read_rows(task.train, range(min(len(task.train), PLANNED_ON)))
+    return make_plan(
+        spec,
+        bytes_per_example=bytes_per_example(source.model, some),
+        channels_last=source.model.placement.channels_last,
+    )
+
+
+def _method(task: Task, spec: BuildSpec, source: Source, plan: m.Plan) -> tuple[Method, dict[str, Tensor]]:
+    """Fit the method, and return it with what the index must keep of that."""
+    train = (read_rows(task.train, rows) for rows in batches(len(task.train), plan.batch_size))
+    kind, parameters = method_kind(spec.method), spec.method_parameters
+    step_sizes = None if spec.preconditioner is None else source.step_sizes()
+    fitted = kind.fit(source.model, parameters, train, step_sizes)
+    return kind.open(source.model, source.etas, parameters, fitted), fitted
+
+
 def _write_vectors(task: Task, method: Method, plan: m.Plan, objects: Objects, progress: Progress) -> _Rows:
     """Stream the training set through the method, once."""
     writer = VectorWriter(objects, method.parts[-1].stop)
@@ -103,9 +131,9 @@ def _write_vectors(task: Task, method: Method, plan: m.Plan, objects: Objects, p
         inputs, targets = read_rows(task.train, rows)
         check_labels(task, "train", rows, targets)
         found = method.train_rows((inputs, targets))
-        writer.add(found.vectors.numpy())
+        writer.add(found.vectors.cpu().numpy())
         if found.self_influence is not None:
-            self_influence.append(found.self_influence.numpy())
+            self_influence.append(found.self_influence.cpu().numpy())
         content += [content_hash(x, y) for x, y in zip(inputs, targets, strict=True)]
         progress("vectors", rows.stop, total)
     return _Rows(writer.finish(), np.concatenate(self_influence) if self_influence else None, content)
@@ -119,6 +147,17 @@ def _method_entry(name: str, method: Method, fitted: dict[str, Tensor], objects:
         random_scheme=SCHEME,
         random_check=dict(method.random_check),
     )
+
+
+def _optimizer_entry(source: Source) -> dict[str, Any] | None:
+    optimizer = source.checkpoints[0].optimizer
+    return None if optimizer is None else {"name": optimizer.name, **optimizer.parameters}
+
+
+def _caveats(source: Source, spec: BuildSpec) -> list[str]:
+    optimizer = source.checkpoints[0].optimizer
+    found = None if optimizer is None else optimizer.caveat(preconditioned=spec.preconditioner is not None)
+    return [] if found is None else [found]
 
 
 def _block_entries(layout: Layout) -> list[m.BlockEntry]:

@@ -17,24 +17,52 @@ from indexer.building.spec import BuildSpec
 from indexer.errors import TooLargeError
 from indexer.index.manifest import Plan
 
+LARGEST_BATCH = 128  # measured: of four models only the smallest gains from more, the others leave the cache
+SHARE = 4  # one part in so many of the machine's memory may go to the gradients of a batch
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
 _VERSIONS = ("proponent", "torch", "numpy", "faiss-cpu", "pillow")
 
 
-def make_plan(spec: BuildSpec) -> Plan:
-    """Return the plan for a spec on this machine."""
+def make_plan(spec: BuildSpec, *, bytes_per_example: int, channels_last: bool) -> Plan:
+    """Return the plan for a spec and its model on this machine.
+
+    Raises:
+        TooLargeError: not even one example fits.
+    """
     return Plan(
-        batch_size=spec.batch_size,
-        threads=spec.threads or torch.get_num_threads(),
+        batch_size=spec.batch_size or plan_batch_size(bytes_per_example),
+        threads=torch.get_num_threads(),
         dtype="float32",
+        memory_format="channels_last" if channels_last else "contiguous",
+        device=spec.device,
         versions={name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
     )
 
 
+def plan_batch_size(bytes_per_example: int) -> int:
+    """Return the largest power of two up to 128 whose batch takes at most a quarter of the machine's memory.
+
+    Raises:
+        TooLargeError: not even one example fits.
+    """
+    budget, size = machine_memory() // SHARE, LARGEST_BATCH
+    while size > 1 and size * bytes_per_example > budget:
+        size //= 2
+    if size * bytes_per_example > budget:
+        raise TooLargeError(
+            f"the gradients of one example take {bytes_per_example / 2**30:.1f} GiB; a batch may take "
+            f"{budget / 2**30:.1f} GiB of this machine's memory. Index fewer parameters (`--parameters`), or set "
+            "batch_size = 1 yourself"
+        )
+    return size
+
+
 @contextmanager
-def running(plan: Plan) -> Iterator[None]:
-    """Run with the plan's threads, and give the process its own number back."""
+def running(threads: int | None) -> Iterator[None]:
+    """Run with so many threads, and give the process its own number back; None: with its own."""
     before = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(threads or before)
     try:
         yield
     finally:
@@ -50,6 +78,13 @@ def batches(rows: int, size: int) -> list[range]:
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
+def machine_memory() -> int:
+    """Return the bytes that this machine has, or that its container may take."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
+    return min(physical, int(limit)) if limit.isdigit() else physical
+
+
 def refuse_too_large(rows: int, width: int, out: Path) -> None:
     """State the bytes of the vectors before any work, and refuse what the disk or the memory cannot hold.
 
@@ -58,9 +93,7 @@ def refuse_too_large(rows: int, width: int, out: Path) -> None:
     """
     need = 4 * rows * width
     existing = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
-    disk = shutil.disk_usage(existing).free
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name, limit in (("free disk", disk), ("memory", memory)):
+    for name, limit in (("free disk", shutil.disk_usage(existing).free), ("memory", machine_memory())):
         if need > 0.9 * limit:
             raise TooLargeError(
                 f"{rows:,} vectors of {width:,} numbers are {need / 2**30:.1f} GiB; "

@@ -1,17 +1,21 @@
 """The source of a build: a task's model at the checkpoints of a folder, probed, and everything cheap checked first."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from indexer.building.examples import check_labels
-from indexer.checkpoints.files import Checkpoint, read_state
+from indexer.checkpoints.files import LISTING, Checkpoint, read_state
+from indexer.checkpoints.optimizer import PRECONDITIONED, adam_step_sizes
 from indexer.checkpoints.states import model_states
-from indexer.errors import BuildError, TaskError
-from indexer.gradients.at_checkpoints import ModelAtCheckpoints
-from indexer.gradients.probe import PROBE_ROWS, check_runs, probe
+from indexer.errors import BuildError, CheckpointError, TaskError
+from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
+from indexer.gradients.layout import convolves_in_two_dimensions
+from indexer.gradients.probe import PROBE_ROWS, check_runs, probe, runs_alike
 from indexer.task import Task, content_hash, read_rows
 
 
@@ -28,27 +32,94 @@ class Source:
         """The learning rate at each checkpoint."""
         return tuple(checkpoint.learning_rate for checkpoint in self.checkpoints)
 
+    def step_sizes(self) -> list[dict[str, Tensor]]:
+        """Return Adam's step sizes at each checkpoint, by parameter.
 
-def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], dtype: torch.dtype = torch.float32) -> Source:
+        Raises:
+            CheckpointError: a checkpoint has no optimizer state, or one of another optimizer.
+        """
+        shapes = {name: tuple(self.model.states[0][name].shape) for name in self.model.parameters}
+        trainable = [name for name, trains in self.model.parameters.items() if trains]
+        found = []
+        for i, checkpoint in enumerate(self.checkpoints, 1):
+            where = f"checkpoint {i} of {len(self.checkpoints)} ({checkpoint.path.name!r})"
+            known = checkpoint.optimizer
+            if known is not None and known.name not in PRECONDITIONED:
+                raise CheckpointError(
+                    f"{where} was trained with {known.name!r}; the preconditioner 'adam' is for Adam and AdamW"
+                )
+            if checkpoint.optimizer_state is None:
+                raise CheckpointError(
+                    f"{where} has no optimizer_state; the preconditioner 'adam' needs it at every checkpoint: save "
+                    f"optimizer.state_dict() beside it and name the file in {LISTING}"
+                )
+            found.append(adam_step_sizes(checkpoint.optimizer_state, shapes, trainable))
+        return found
+
+
+def open_source(
+    task: Task,
+    checkpoints: tuple[Checkpoint, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    parameters: Sequence[str] = (),
+    memory_format: str = "contiguous",
+    device: str = "cpu",
+) -> Source:
     """Read the checkpoints, probe the task's model at the last one, and keep it warm at all of them.
 
+    parameters: patterns of those whose gradient is wanted; memory_format ``auto`` chooses what pays.
+
     Raises:
-        BuildError: there are too few training examples.
+        BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
         TaskError: data, labels, codec and model do not fit together.
     """
     if len(task.train) < PROBE_ROWS:
         raise BuildError(f"expected at least {PROBE_ROWS} training examples, found {len(task.train)}")
+    on = find_device(device)
     files = tuple(read_state(checkpoint.path) for checkpoint in checkpoints)
     where = [f"checkpoint {i} of {len(files)} ({c.path.name!r})" for i, c in enumerate(checkpoints, 1)]
     module = copy.deepcopy(task.model())  # the task may hand out one model again and again
     states = model_states(module, zip(where, files, strict=True))
     batch = read_rows(task.train, range(PROBE_ROWS))
     _check_data(task, batch)
-    layout = probe(module, task.loss, batch)
-    model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype)
+    layout = probe(module, task.loss, batch, chosen_parameters(module, parameters))
+    last = memory_format == "channels_last" or (memory_format == "auto" and convolves_in_two_dimensions(layout))
+    model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype, placement=Placement(on))
+    if last:
+        faster = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype, placement=Placement(on, last))
+        model = model if memory_format == "auto" and not runs_alike(faster, model, batch) else faster
     check_runs(model, batch)
     _check_outputs(task, model.outputs(0, batch[0]))
     return Source(model, checkpoints, files)
+
+
+def chosen_parameters(module: nn.Module, patterns: Sequence[str]) -> list[str] | None:
+    """Return the trainable parameters that fit a pattern such as ``encoder.*``; None where there is no pattern.
+
+    Raises:
+        BuildError: a pattern fits none, with the names that there are.
+    """
+    trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in trainable):
+            shown = ", ".join(map(repr, trainable[:8])) + (", …" if len(trainable) > 8 else "")
+            raise BuildError(f"parameters: {pattern!r} fits no trainable parameter of the model; they are {shown}")
+    return [n for n in trainable if any(fnmatchcase(n, pattern) for pattern in patterns)] if patterns else None
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        BuildError: this machine has none of that name.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:  # unknown, absent, or a PyTorch without CUDA
+        raise BuildError(f"device {name!r} cannot be used here: {str(exc).splitlines()[0]}; use 'cpu'") from exc
+    return device
 
 
 def _check_data(task: Task, batch: tuple[Tensor, Tensor]) -> None:

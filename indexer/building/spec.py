@@ -1,7 +1,7 @@
 """BuildSpec: what a user decides about a build, as one value; readable from TOML.
 
 method = "tracin"
-batch_size = 128
+parameters = ["encoder.*", "head.weight"]
 
 [projection]
 name = "rank1"
@@ -9,13 +9,15 @@ numbers = 1024
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from indexer.errors import BuildError
 
+MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
+PRECONDITIONERS = (None, "adam")
 DEFAULT_PROJECTION: Mapping[str, Any] = {"name": "rank1", "numbers": 1024, "seed": 0}
 
 
@@ -25,7 +27,11 @@ class BuildSpec:
 
     projection: {"name", ...}: ``identity``, ``gaussian`` or ``rank1``; ``numbers`` is the most that is stored a
     checkpoint for each example, ``seed`` chooses the random matrices.
-    threads: None takes PyTorch's own number; it is fixed in the plan.
+    parameters: patterns such as ``encoder.*`` of the parameters whose gradient is indexed; none: all trainable ones.
+    preconditioner: ``adam`` scales gradients by Adam's step sizes; every checkpoint needs its ``optimizer_state``.
+    batch_size: None plans it by the memory at hand. threads: None takes PyTorch's own number.
+    memory_format: ``auto`` takes ``channels_last`` for models with 2-d convolutions that run in it.
+    device: ``cpu``, ``cuda`` or ``cuda:1``: where gradients are made; the index does not depend on it.
 
     Raises:
         BuildError: a value is out of range.
@@ -34,15 +40,30 @@ class BuildSpec:
     checkpoints: Path
     method: str = "tracin"
     projection: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_PROJECTION))
-    batch_size: int = 128
+    parameters: Sequence[str] = ()
+    preconditioner: str | None = None
+    batch_size: int | None = None
     threads: int | None = None
+    memory_format: str = "auto"
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoints", Path(self.checkpoints))
+        object.__setattr__(self, "parameters", tuple(self.parameters))
+        for name, known in (("memory_format", MEMORY_FORMATS), ("preconditioner", PRECONDITIONERS)):
+            if getattr(self, name) not in known:
+                choices = ", ".join(repr(value) for value in known if value is not None)
+                raise BuildError(f"{name} = {getattr(self, name)!r}: expected one of {choices}")
         for name in ("batch_size", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BuildError(f"{name} = {value}: expected at least 1")
+
+    @property
+    def method_parameters(self) -> dict[str, Any]:
+        """What the method is told."""
+        chosen = {} if self.preconditioner is None else {"preconditioner": self.preconditioner}
+        return {"projection": dict(self.projection), **chosen}
 
 
 def read_spec(path: Path, checkpoints: Path) -> BuildSpec:
@@ -71,4 +92,8 @@ _TYPES: Mapping[str, tuple[type, str]] = {
     "projection": (dict, "a table, such as [projection]"),
     "batch_size": (int, "a whole number"),
     "threads": (int, "a whole number"),
+    "parameters": (list, 'a list of patterns, such as ["encoder.*"]'),
+    "preconditioner": (str, "a name"),
+    "memory_format": (str, "a name"),
+    "device": (str, "a name"),
 }

@@ -1,7 +1,8 @@
 """A folder of checkpoints: state-dict files and a ``checkpoints.json`` that lists them in training order.
 
     {"checkpoints": [{"file": "epoch-01.safetensors", "learning_rate": 0.05, "step": 71, "epoch": 1,
-                      "train_loss": 0.61}, ...]}
+                      "train_loss": 0.61, "optimizer_state": "epoch-01.optimizer.pt"}, ...],
+     "optimizer": {"name": "adam", "betas": [0.9, 0.999], "eps": 1e-8}}
 
 ``file`` and ``learning_rate`` (the optimizer's rate at that moment, eta of TracInCP) are required; other keys
 are kept where Proponent knows them and ignored where it does not. Files are safetensors, or what ``torch.save``
@@ -9,10 +10,8 @@ wrote of a state dict, read with ``weights_only=True``: reading a checkpoint nev
 """
 
 import math
-import pickle
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,25 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from indexer.checkpoints.optimizer import Optimizer, read_optimizer
+from indexer.checkpoints.weights_only import load_weights_only
 from indexer.errors import CheckpointError, LearningRateError
 
 LISTING = "checkpoints.json"
-
-_UNREADABLE = (
-    *(safetensors.SafetensorError, pickle.UnpicklingError, OSError, EOFError),
-    # what torch's unpickler raises on bytes that are no checkpoint
-    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error),
-)
+_ADVICE = "save `model.state_dict()` with torch.save or safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """One entry of a folder's listing."""
+    """One entry of a folder's listing, with the optimizer of the run."""
 
     path: Path
     learning_rate: float
     step: int | None = None
     epoch: float | None = None
     train_loss: float | None = None
+    optimizer: Optimizer | None = None
+    optimizer_state: Path | None = None
 
 
 def list_checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
@@ -55,16 +53,20 @@ def list_checkpoints(folder: Path) -> tuple[Checkpoint, ...]:
     if not listing.is_file():
         raise CheckpointError(f"{str(folder)!r} has no {LISTING}; list there each checkpoint's file and learning_rate")
     try:
-        entries = orjson.loads(listing.read_bytes())["checkpoints"]
+        document = orjson.loads(listing.read_bytes())
+        entries = document["checkpoints"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as exc:
         raise CheckpointError(f'{str(listing)!r}: expected {{"checkpoints": [...]}} in JSON') from exc
     if not isinstance(entries, list) or not entries:
         raise CheckpointError(f"{str(listing)!r}: expected at least one checkpoint, found none")
-    return tuple(_entry(folder, entry, number, len(entries)) for number, entry in enumerate(entries, 1))
+    optimizer = read_optimizer(document.get("optimizer"), repr(str(listing)))
+    return tuple(
+        replace(_entry(folder, entry, f"checkpoint {number} of {len(entries)}"), optimizer=optimizer)
+        for number, entry in enumerate(entries, 1)
+    )
 
 
-def _entry(folder: Path, entry: Any, number: int, total: int) -> Checkpoint:
-    where = f"checkpoint {number} of {total}"
+def _entry(folder: Path, entry: Any, where: str) -> Checkpoint:
     if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
         raise CheckpointError(f"{where} in {str(folder / LISTING)!r} names no 'file'")
     where = f"{where} ({entry['file']!r})"
@@ -76,7 +78,20 @@ def _entry(folder: Path, entry: Any, number: int, total: int) -> Checkpoint:
         step=_step(entry, where),
         epoch=_number(entry, "epoch", where),
         train_loss=_number(entry, "train_loss", where),
+        optimizer_state=_optimizer_state(folder, entry, where),
     )
+
+
+def _optimizer_state(folder: Path, entry: Mapping[str, Any], where: str) -> Path | None:
+    name = entry.get("optimizer_state")
+    if name is None:
+        return None
+    if not isinstance(name, str) or not (folder / name).is_file():
+        raise CheckpointError(
+            f"{where} has optimizer_state {name!r}, which does not exist in {str(folder)!r}; restore the file or take "
+            f"the entry off {LISTING}"
+        )
+    return folder / name
 
 
 def _learning_rate(entry: Mapping[str, Any], where: str) -> float:
@@ -117,14 +132,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is unreadable, or holds anything but tensors by name.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as exc:
-        raise CheckpointError(
-            f"{str(path)!r} cannot be read as weights only; save `model.state_dict()` with torch.save or safetensors"
-        ) from exc
+        except (safetensors.SafetensorError, OSError) as exc:
+            raise CheckpointError(f"{str(path)!r} cannot be read as weights only; {_ADVICE}") from exc
+    state = load_weights_only(path, _ADVICE)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{str(path)!r} holds more than tensors by name; save `model.state_dict()` alone")
     return state

@@ -1,5 +1,6 @@
 """``proponent build``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,19 @@ def build(
     projection: Annotated[
         str | None, typer.Option(help="identity, gaussian or rank1, and how many numbers a checkpoint: 'rank1:1024'.")
     ] = None,
-    spec: Annotated[Path | None, typer.Option(help="A TOML file with method, projection, batch_size, threads.")] = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Index only the parameters that fit: 'encoder.*', 'head.*' for the last layer. May be repeated."
+        ),
+    ] = None,
+    preconditioner: Annotated[
+        str | None, typer.Option(help="'adam': scale gradients by Adam's step sizes, from saved optimizer states.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where gradients are made: cpu, cuda, cuda:1.")] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="A TOML file with any of these, and batch_size, threads, memory_format.")
+    ] = None,
 ) -> None:
     """Build an index: the projected gradients of every training example at every checkpoint.
 
@@ -28,9 +41,21 @@ def build(
     The model is probed first: Proponent refuses, naming the reason, what it could not answer rightly.
     """
     with bars() as progress:
-        version = build_index(load_task(task), _spec(checkpoints, projection, spec), out, progress)
-    vectors = version.manifest.vectors
+        chosen = _spec(checkpoints, projection, spec)
+        chosen = replace(
+            chosen,
+            parameters=parameters or chosen.parameters,
+            preconditioner=preconditioner or chosen.preconditioner,
+            device=device or chosen.device,
+        )
+        version = build_index(load_task(task), chosen, out, progress)
+    manifest = version.manifest
+    vectors = manifest.vectors
     console.print(f"{out}: {vectors.rows:,} vectors of {vectors.width:,} numbers, version {version.version}")
+    if manifest.left_out:
+        console.print(f"left out, frozen or not chosen: {', '.join(manifest.left_out)}", style="yellow")
+    for caveat in manifest.caveats:
+        console.print(caveat, style="yellow")
     console.print(f"next: proponent serve {out} --task {task}", style="dim", soft_wrap=True)
 
 

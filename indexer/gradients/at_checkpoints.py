@@ -6,6 +6,7 @@ at_all(batch, vectors)     vectors of a small batch at all checkpoints in one ve
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,10 +24,20 @@ from indexer.task import Loss
 Vectors = Callable[[Gradients, Mapping[str, Tensor]], Tensor]
 
 
-class ModelAtCheckpoints:
-    """A module with the states of c checkpoints.
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the tensors of a model are, and in which order the axes of images lie in memory.
 
-    channels_last: take large batches with channels as the innermost axis, where the module has 2-d convolutions.
+    channels_last: large batches have channels as their innermost axis; it pays where there are 2-d convolutions.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    channels_last: bool = False
+
+
+class ModelAtCheckpoints:
+    """A module with the states of c checkpoints, on one device and in one dtype.
+
     Not thread-safe: ``functional_call`` lends the weights to the one module. Use one from one thread at a time.
     """
 
@@ -38,26 +49,36 @@ class ModelAtCheckpoints:
         layout: Layout,
         *,
         dtype: torch.dtype,
-        channels_last: bool = False,
+        placement: Placement | None = None,
     ) -> None:
-        self._module = module.eval().to(dtype)
+        self.placement = placement or Placement()
+        self._module = module.eval().to(dtype=dtype, device=self.placement.device)
         self.loss = loss
         self.layout = layout
         self.dtype = dtype
+        self.parameters = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
-        self._stacked = {name: torch.stack([_cast(state[name], dtype) for state in states]) for name in names}
-        self._channels_last = channels_last
-        self._states = [self._unstacked(i) for i in range(len(states))]
+        self._stacked = {name: torch.stack([self.cast(state[name]) for state in states]) for name in names}
+        self.states = [self._unstacked(i) for i in range(len(states))]
 
     def __len__(self) -> int:
         """Checkpoints."""
-        return len(self._states)
+        return len(self.states)
 
     def outputs(self, checkpoint: int, inputs: Tensor) -> Tensor:
         """Return the model's outputs at one checkpoint."""
         with torch.no_grad():
-            outputs: Tensor = functional_call(self._module, self._states[checkpoint], (_cast(inputs, self.dtype),))
+            outputs: Tensor = functional_call(self._module, self.states[checkpoint], (self.cast(inputs),))
         return outputs
+
+    def forward(self, checkpoint: int, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the loss of every example at one checkpoint, with the graph that a training step would make."""
+        state = {name: tensor.detach() for name, tensor in self.states[checkpoint].items()}
+        for name in self.parameters:
+            state[name].requires_grad_()
+        with torch.enable_grad():
+            losses = self.loss(functional_call(self._module, state, (self._inputs(batch),)), self.cast(batch[1]))
+        return losses
 
     def each(
         self, checkpoint: int, batch: tuple[Tensor, Tensor], keep: Keep[T], objective: Loss | None = None
@@ -66,10 +87,8 @@ class ModelAtCheckpoints:
 
         A gradient is dropped as soon as ``keep`` has seen it, so that memory stays near that of a training step.
         """
-        inputs, targets = self._cast(batch)
-        if self._channels_last and inputs.ndim == 4:
-            inputs = inputs.to(memory_format=torch.channels_last)
-        return self._captured(eager, self._states[checkpoint], (inputs, targets), objective or self.loss, keep)
+        cast = (self._inputs(batch), self.cast(batch[1]))
+        return self._captured(eager, self.states[checkpoint], cast, objective or self.loss, keep)
 
     def at(
         self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None
@@ -89,7 +108,7 @@ class ModelAtCheckpoints:
         One vectorised pass over the checkpoints, or one after the other where the layout says so.
         """
         goal = objective or self.loss
-        batch = self._cast(batch)
+        batch = (self.cast(batch[0]), self.cast(batch[1]))
 
         def one(capture: Any, state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             captured: Captured[BlockGradient] = self._captured(capture, state, batch, goal, whole)
@@ -99,7 +118,7 @@ class ModelAtCheckpoints:
             found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
             return found
         rows = [
-            one(eager, self._states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
+            one(eager, self.states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
         ]
         return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
 
@@ -116,19 +135,21 @@ class ModelAtCheckpoints:
                     captured.kept[block.name] = keep(block.name, DenseGradient(values))
         return captured
 
+    def _inputs(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs = self.cast(batch[0])
+        if self.placement.channels_last and inputs.ndim == 4:
+            return inputs.to(memory_format=torch.channels_last)
+        return inputs
+
     def _unstacked(self, checkpoint: int) -> dict[str, Tensor]:
         """Return the state at one checkpoint: views, but for the kernels of convolutions with channels last."""
-        state = {name: stack[checkpoint] for name, stack in self._stacked.items()}
-        if self._channels_last:
+        state = {name: stack[checkpoint].detach() for name, stack in self._stacked.items()}
+        if self.placement.channels_last:
             for name, tensor in state.items():
                 if tensor.ndim == 4:
                     state[name] = tensor.to(memory_format=torch.channels_last)
         return state
 
-    def _cast(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        inputs, targets = batch
-        return _cast(inputs, self.dtype), _cast(targets, self.dtype)
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    def cast(self, tensor: Tensor) -> Tensor:
+        """Bring a tensor to the device, and to the dtype unless it holds whole numbers."""
+        return tensor.to(self.placement.device, self.dtype if tensor.is_floating_point() else tensor.dtype)

@@ -13,17 +13,21 @@ from torch.func import functional_call, grad, vmap
 from indexer.gradients.capture import State
 from indexer.task import Loss
 
+CHUNK = 2**24  # numbers of gradients that vmap makes at once: what it needs beside them stays within some 200 MB
+
 
 def by_vmap(
     module: nn.Module, state: State, loss: Loss, batch: tuple[Tensor, Tensor], names: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return {name: gradients [b, *shape]} of the named parameters by ``vmap(grad)``."""
+    """Return {name: gradients [b, *shape]} of the named parameters by ``vmap(grad)``, some examples at a time."""
 
     def alone(chosen: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return loss(functional_call(module, {**state, **chosen}, (x[None],)), y[None])[0]
 
     chosen = {name: state[name] for name in names}
-    gradients: dict[str, Tensor] = vmap(grad(alone), in_dims=(None, 0, 0))(chosen, *batch)
+    size = max(1, CHUNK // max(1, sum(tensor.numel() for tensor in chosen.values())))
+    chunk = None if size >= len(batch[0]) else size
+    gradients: dict[str, Tensor] = vmap(grad(alone), in_dims=(None, 0, 0), chunk_size=chunk)(chosen, *batch)
     return gradients
 
 

@@ -4,7 +4,7 @@ It refuses, naming the cause, what would give silently wrong per-example gradien
 an example, anything still random in ``eval()``, an output that depends on the rest of the batch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -20,13 +20,15 @@ from indexer.gradients.trace import trace
 from indexer.task import Loss
 
 PROBE_ROWS = 4  # enough for a batch, a smaller batch and a pair; more finds nothing else
+ALIKE = 1e-3  # relative, float32: another order of summation errs by 1e-6, another meaning of a shape by its whole
 TOLERANCE = 1e-9  # relative, float64: rounding is 1e-13, a wrong batch axis or a missed call is 1e-3 and more
 
 
-def probe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout:
+def probe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], chosen: Sequence[str] | None = None) -> Layout:
     """Return the layout of the module's gradient, after it was compared with the loop.
 
-    The module holds the weights of a checkpoint; it is changed to float64 and ``eval()``.
+    The module holds the weights of a checkpoint; it is changed to float64 and ``eval()``. chosen: names of the
+    parameters whose gradient is wanted; None: all that are trainable.
 
     Raises:
         ProbeError: the gradients would be wrong, with the reason.
@@ -39,7 +41,7 @@ def probe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor]) -> Layout
     with _refusing("in float64, in which they are probed"):
         with torch.no_grad():
             _check_contract(module, loss, batch)
-        layout = trace(module, loss, batch)
+        layout = trace(module, loss, batch, chosen)
         return _compare_with_loop(module, loss, batch, layout)
 
 
@@ -51,6 +53,15 @@ def check_runs(model: ModelAtCheckpoints, batch: tuple[Tensor, Tensor]) -> None:
     """
     with _refusing(f"in {model.dtype}, in which vectors are made".replace("torch.", "")):
         model.at(0, batch)
+
+
+def runs_alike(model: ModelAtCheckpoints, plain: ModelAtCheckpoints, batch: tuple[Tensor, Tensor]) -> bool:
+    """Whether a model with channels last runs (``view`` may refuse), and its losses are those of the plain one."""
+    try:
+        found = model.each(0, batch, lambda name, gradient: None).loss
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    return torch.allclose(found, plain.forward(0, batch).detach(), rtol=ALIKE, atol=ALIKE)
 
 
 @contextmanager

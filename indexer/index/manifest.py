@@ -97,6 +97,8 @@ class Plan(_Frozen):
     batch_size: int = Field(gt=0)
     threads: int = Field(gt=0)
     dtype: Literal["float32"]
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    device: str = "cpu"
     versions: dict[str, str]
 
 
@@ -114,6 +116,10 @@ class Manifest(_Frozen):
     """One version of an index.
 
     sequential: why queries take one checkpoint after the other; null where one pass takes all.
+    left_out: parameters that are not part of the gradient: frozen, or not chosen.
+    optimizer: what the run was trained with, as its listing says; null where it does not. caveats: what a reader of
+    scores must know, repeated in every answer.
+    Fields with a default came after the first manifests of format 1, which do not have them.
     """
 
     format: Literal[1]
@@ -123,6 +129,9 @@ class Manifest(_Frozen):
     eta_convention: Literal["learning_rate"]
     blocks: list[BlockEntry]
     sequential: str | None
+    left_out: list[str] = []
+    optimizer: dict[str, Any] | None = None
+    caveats: list[str] = []
     vectors: VectorsEntry
     search: SearchEntry
     examples: list[ExamplesEntry] = Field(min_length=1, max_length=1)

@@ -1,6 +1,6 @@
 """What a method is. Everything else (store, search, service) is written once and does not know which it serves."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -70,9 +70,16 @@ class MethodKind(Protocol):
     """How a method is fitted when an index is built, and opened again when it is read."""
 
     def fit(
-        self, model: ModelAtCheckpoints, parameters: Mapping[str, Any], batches: Iterable[Batch]
+        self,
+        model: ModelAtCheckpoints,
+        parameters: Mapping[str, Any],
+        batches: Iterable[Batch],
+        step_sizes: Sequence[Mapping[str, Tensor]] | None,
     ) -> dict[str, Tensor]:
-        """Return the tensors that the index must keep for the method."""
+        """Return the tensors that the index must keep for the method.
+
+        step_sizes: those of the optimizer at each checkpoint, by parameter; None where nobody asked for them.
+        """
 
     def open(
         self,

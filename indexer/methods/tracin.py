@@ -3,10 +3,12 @@
 Both vectors are the concatenation over checkpoints of sqrt(eta_i) P_i g_i, so that their inner product is the score:
 exact with P = identity, and unbiased for random P. Never the sum over checkpoints: that is another number.
 Self-influence at checkpoint i is eta_i ‖g_i(z)‖², from the factors, exact under every projection.
+
+With a preconditioner every gradient is first multiplied, entry by entry, by the square root of the optimizer's step
+sizes D_i, on both sides: the score is then the sum of eta_i <grad l(w_i, z), D_i grad h(w_i, z')>.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,25 +17,37 @@ from torch import Tensor
 
 from indexer.errors import BuildError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
-from indexer.gradients.block import BlockGradient
+from indexer.gradients.block import BlockGradient, ScaledGradient
 from indexer.gradients.capture import Gradients
 from indexer.methods.method import Batch, Part, TrainRows
 from indexer.projection.identity import Identity
 from indexer.projection.projections import Projection, describe, make_projection, project
 
-_Kept = tuple[Tensor, Tensor]  # a block's piece of the vectors, and its squared norms
+_SCALE = "/scale"  # after a block's name, among the tensors of a checkpoint
 
 
 class TracIn:
-    """TracInCP over the checkpoints of a model; the one symmetric method."""
+    """TracInCP over the checkpoints of a model; the one symmetric method.
 
-    def __init__(self, model: ModelAtCheckpoints, etas: tuple[float, ...], projection: Projection) -> None:
+    scales: {block: [c, m, n]}, the square roots of step sizes; none without a preconditioner.
+    """
+
+    def __init__(
+        self,
+        model: ModelAtCheckpoints,
+        etas: tuple[float, ...],
+        projection: Projection,
+        scales: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self._model = model
         self._etas = etas
         self._projection = projection
         drawn = [projection.matrices(i) for i in range(len(model))]
-        self._matrices = {name: torch.stack([m[name].to(model.dtype) for m in drawn]) for name in drawn[0]}
-        self._scale = torch.tensor(etas, dtype=model.dtype).sqrt()
+        self._drawn = {name: torch.stack([matrices[name] for matrices in drawn]) for name in drawn[0]}
+        self._scaled = scales is not None
+        tensors = self._drawn | {f"{name}{_SCALE}": scale for name, scale in (scales or {}).items()}
+        self._tensors = {name: model.cast(tensor) for name, tensor in tensors.items()}
+        self._root = model.cast(torch.tensor(etas, dtype=torch.float64).sqrt())
 
     @property
     def explains(self) -> frozenset[str]:
@@ -53,15 +67,15 @@ class TracIn:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """The projection."""
-        return {"projection": describe(self._projection)}
+        """The projection, and the preconditioner where there is one."""
+        return {"projection": describe(self._projection)} | ({"preconditioner": "adam"} if self._scaled else {})
 
     @property
     def random_check(self) -> Mapping[str, list[float]]:
         """The head of every random matrix, by ``checkpoint/name``."""
         return {
             f"{i}/{name}": stack[i].flatten()[:8].tolist()
-            for name, stack in self._matrices.items()
+            for name, stack in self._drawn.items()
             for i in range(len(self._model))
         }
 
@@ -69,51 +83,82 @@ class TracIn:
         """One capture a checkpoint gives the vector and the exact self-influence."""
         vectors, norms = [], []
         for i, eta in enumerate(self._etas):
-            matrices = {name: stack[i] for name, stack in self._matrices.items()}
+            here = {name: stack[i] for name, stack in self._tensors.items()}
 
-            def keep(name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor] = matrices) -> _Kept:
-                made = [(self._projection.piece(name, part, matrices), part.square_norm()) for part in gradient.parts()]
-                return torch.cat([piece for piece, _ in made]), torch.cat([norm for _, norm in made])
+            def keep(name: str, gradient: BlockGradient, here: Mapping[str, Tensor] = here) -> tuple[Tensor, Tensor]:
+                parts = list(self._preconditioned(name, gradient, here).parts())
+                pieces = [self._projection.piece(name, part, here) for part in parts]
+                return torch.cat(pieces), torch.cat([part.square_norm() for part in parts])
 
             kept = self._model.each(i, batch, keep).kept
-            pieces = {name: piece for name, (piece, _) in kept.items()}
-            vectors.append(self._scale[i] * self._projection.join(pieces))
+            vectors.append(self._root[i] * self._projection.join({name: piece for name, (piece, _) in kept.items()}))
             norms.append(eta * torch.stack([norm for _, norm in kept.values()]).sum(0))
         return TrainRows(torch.cat(vectors, dim=1), torch.stack(norms, dim=1))
 
     def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
         """All checkpoints in one vectorised pass."""
-        vectors, values = self._model.at_all(batch, partial(project, self._projection), self._matrices)
-        scaled = vectors * self._scale[:, None, None]
+        vectors, values = self._model.at_all(batch, self._vectors, self._tensors)
+        scaled = vectors * self._root[:, None, None]
         return scaled.transpose(0, 1).flatten(1), values.T
 
     def exact(
         self, queries: Batch, train: Iterable[Batch]
     ) -> Iterator[tuple[Float[Tensor, "b q"], Float[Tensor, "b c"]]]:
         """Factor products, nothing projected, nothing stored but the factors of the queries."""
+        here = [{name: stack[i] for name, stack in self._tensors.items()} for i in range(len(self._model))]
         asked = [
-            {name: gradient.settled() for name, gradient in self._model.at(i, queries).kept.items()}
+            {
+                name: self._preconditioned(name, gradient, here[i]).settled()
+                for name, gradient in self._model.at(i, queries).kept.items()
+            }
             for i in range(len(self._model))
         ]
         for batch in train:
-            scores = torch.zeros(len(batch[0]), len(queries[0]), dtype=self._model.dtype)
-            norms = []
+            scores, norms = self._root.new_zeros(len(batch[0]), len(queries[0])), []
             for i, eta in enumerate(self._etas):
-                gradients = self._model.at(i, batch).kept
-                for name, gradient in gradients.items():
-                    scores += eta * gradient.dot(asked[i][name])
-                norms.append(eta * _square_norm(gradients))
+
+                def keep(name: str, gradient: BlockGradient, i: int = i) -> tuple[Tensor, Tensor]:
+                    scaled = self._preconditioned(name, gradient, here[i])
+                    return scaled.dot(asked[i][name]), scaled.square_norm()
+
+                kept = list(self._model.each(i, batch, keep).kept.values())
+                scores += eta * torch.stack([products for products, _ in kept]).sum(0)
+                norms.append(eta * torch.stack([norm for _, norm in kept]).sum(0))
             yield scores, torch.stack(norms, dim=1)
+
+    def _vectors(self, gradients: Gradients, here: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+        scaled = {name: self._preconditioned(name, gradient, here) for name, gradient in gradients.items()}
+        return project(self._projection, scaled, here)
+
+    def _preconditioned(self, name: str, gradient: BlockGradient, here: Mapping[str, Tensor]) -> BlockGradient:
+        scale = here.get(f"{name}{_SCALE}")
+        return gradient if scale is None else ScaledGradient(gradient, scale)
 
 
 class TracInKind:
-    """Fits nothing: its projections need no data."""
+    """Fits nothing but the preconditioner that was asked for: its projections need no data."""
 
     def fit(
-        self, model: ModelAtCheckpoints, parameters: Mapping[str, Any], batches: Iterable[Batch]
+        self,
+        model: ModelAtCheckpoints,
+        parameters: Mapping[str, Any],
+        batches: Iterable[Batch],
+        step_sizes: Sequence[Mapping[str, Tensor]] | None,
     ) -> dict[str, Tensor]:
-        """Return no tensors."""
-        return {}
+        """Return no tensors, or the square roots of the step sizes by ``checkpoint/parameter``.
+
+        Raises:
+            BuildError: the optimizer has no step size for a parameter of the gradient.
+        """
+        if parameters.get("preconditioner") is None:
+            return {}
+        found = {}
+        for i, sizes in enumerate(step_sizes or ()):
+            for name in (name for block in model.layout.blocks for name in block.parameters):
+                if name not in sizes:
+                    raise BuildError(f"preconditioner 'adam': the optimizer has no state of the parameter {name!r}")
+                found[f"{i}/{name}"] = sizes[name].sqrt()
+        return found
 
     def open(
         self,
@@ -122,15 +167,32 @@ class TracInKind:
         parameters: Mapping[str, Any],
         fitted: Mapping[str, Tensor],
     ) -> TracIn:
-        """Return TracInCP with the projection that the parameters name.
+        """Return TracInCP with the projection, and the preconditioner, that the parameters name.
 
         Raises:
-            BuildError: the parameters name no projection.
+            BuildError: the parameters name no projection, or a preconditioner that is unknown or was not fitted.
         """
         if not isinstance(parameters.get("projection"), Mapping):
             raise BuildError("method 'tracin': expected a projection, such as {'name': 'rank1', 'numbers': 1024}")
-        return TracIn(model, etas, make_projection(model.layout, parameters["projection"]))
+        projection = make_projection(model.layout, parameters["projection"])
+        preconditioner = parameters.get("preconditioner")
+        if preconditioner is None:
+            return TracIn(model, etas, projection)
+        if preconditioner != "adam" or not fitted:
+            raise BuildError(
+                f"method 'tracin': preconditioner {preconditioner!r} is unknown, or its tensors are missing"
+            )
+        return TracIn(model, etas, projection, _block_scales(model, fitted))
 
 
-def _square_norm(gradients: Gradients) -> Float[Tensor, " b"]:
-    return torch.stack([gradient.square_norm() for gradient in gradients.values()]).sum(0)
+def _block_scales(model: ModelAtCheckpoints, fitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return {block: [c, m, n]}: a bias is the last column of its weight's block."""
+    return {
+        block.name: torch.stack(
+            [
+                torch.cat([fitted[f"{i}/{name}"].reshape(block.shape[0], -1) for name in block.parameters], dim=1)
+                for i in range(len(model))
+            ]
+        )
+        for block in model.layout.blocks
+    }

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from indexer.checkpoints.files import LISTING
+from indexer.checkpoints.optimizer import describe_optimizer
 from indexer.index.objects import write_atomically
 from indexer.task import Task, read_rows
 
@@ -54,4 +55,5 @@ def train(task: Task, schedule: Schedule, out: Path, progress: Callable[[str, in
                 entries.append({"file": name, "learning_rate": rate, "step": step, "epoch": epoch})
                 entries[-1]["train_loss"] = total / len(inputs)
             progress("epochs", epoch, schedule.epochs)
-    write_atomically(out / LISTING, orjson.dumps({"checkpoints": entries}, option=orjson.OPT_INDENT_2))
+    listing = {"checkpoints": entries, "optimizer": describe_optimizer(optimizer)}
+    write_atomically(out / LISTING, orjson.dumps(listing, option=orjson.OPT_INDENT_2))

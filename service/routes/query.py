@@ -70,7 +70,7 @@ def _response(answer: Answer, body: QueryRequest) -> Response:
     for direction, hits in (("proponents", ranking.proponents), ("opponents", ranking.opponents)):
         if direction in body.directions:
             content[direction] = _hits(ranking.index, hits, body.include)
-    content |= {"timing": {stage: round(ms, 3) for stage, ms in timing.items()}, "warnings": []}
+    content |= {"timing": {stage: round(ms, 3) for stage, ms in timing.items()}, "warnings": list(ranking.warnings)}
     return Response(orjson.dumps(content), media_type="application/json")
 
 

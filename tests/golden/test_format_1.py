@@ -84,8 +84,15 @@ def test_the_manifest_has_the_keys_of_format_1() -> None:
 
 
 def test_a_new_index_of_the_same_task_is_of_the_same_format(tmp_path: Path) -> None:
+    """What came later has a default, so that it may be absent; nothing else may differ."""
     make(tmp_path / "new")
     old, new = manifest(GOLDEN), manifest(tmp_path / "new")
+    later = {"left_out": [], "optimizer": {"name": "sgd"}, "caveats": []}
+    assert {name: new.pop(name) for name in later}.items() >= {"left_out": [], "caveats": []}.items()
+    assert {name: new["plan"].pop(name) for name in ("memory_format", "device")} == {
+        "memory_format": "contiguous",
+        "device": "cpu",
+    }
     assert keys(new) == keys(old)
     for key in ("format", "method", "task", "checkpoints", "blocks", "sequential"):
         assert new[key] == old[key]

@@ -18,13 +18,37 @@ def spec_file(folder: Path, text: str) -> Path:
 def test_the_default_is_tracin_with_rank1() -> None:
     spec = BuildSpec(RUN)
     assert (spec.method, spec.projection) == ("tracin", {"name": "rank1", "numbers": 1024, "seed": 0})
-    assert (spec.batch_size, spec.threads) == (128, None)
+    assert (spec.batch_size, spec.threads, spec.parameters, spec.preconditioner) == (None, None, (), None)
+    assert (spec.memory_format, spec.device) == ("auto", "cpu")
+    assert spec.method_parameters == {"projection": spec.projection}
 
 
 def test_every_decision_can_be_written_in_toml(tmp_path: Path) -> None:
-    text = 'method = "tracin"\nbatch_size = 7\nthreads = 1\n[projection]\nname = "gaussian"\nnumbers = 3\n'
-    expected = BuildSpec(RUN, "tracin", {"name": "gaussian", "numbers": 3}, batch_size=7, threads=1)
+    text = """
+method = "tracin"
+parameters = ["encoder.*", "head.weight"]
+preconditioner = "adam"
+batch_size = 7
+threads = 1
+memory_format = "contiguous"
+device = "cuda:1"
+[projection]
+name = "gaussian"
+numbers = 3
+"""
+    expected = BuildSpec(
+        RUN,
+        "tracin",
+        {"name": "gaussian", "numbers": 3},
+        parameters=("encoder.*", "head.weight"),
+        preconditioner="adam",
+        batch_size=7,
+        threads=1,
+        memory_format="contiguous",
+        device="cuda:1",
+    )
     assert read_spec(spec_file(tmp_path, text), RUN) == expected
+    assert expected.method_parameters == {"projection": expected.projection, "preconditioner": "adam"}
     assert read_spec(spec_file(tmp_path, ""), RUN) == BuildSpec(RUN)
 
 
@@ -35,9 +59,24 @@ def test_counts_are_at_least_one(tmp_path: Path, name: str, value: int) -> None:
         read_spec(spec_file(tmp_path, f"{name} = {value}"), RUN)
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('memory_format = "nhwc"', "memory_format = 'nhwc': expected one of 'auto', 'contiguous', 'channels_last'"),
+        ('preconditioner = "adamw"', "preconditioner = 'adamw': expected one of 'adam'"),
+    ],
+)
+def test_an_unknown_choice_names_the_known_ones(tmp_path: Path, line: str, expected: str) -> None:
+    with pytest.raises(BuildError, match=expected):
+        read_spec(spec_file(tmp_path, line), RUN)
+
+
 @pytest.mark.parametrize("key", ["checkpoints", "batchsize"])
 def test_an_unknown_key_names_the_known_ones(tmp_path: Path, key: str) -> None:
-    expected = rf"spec\.toml' has the key '{key}'; expected only batch_size, method, projection, threads"
+    expected = (
+        rf"spec\.toml' has the key '{key}'; expected only batch_size, device, "
+        "memory_format, method, parameters, preconditioner, projection, threads"
+    )
     with pytest.raises(BuildError, match=expected):
         read_spec(spec_file(tmp_path, f'{key} = "x"'), RUN)
 
@@ -52,7 +91,9 @@ def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
         read_spec(tmp_path / "latin.toml", RUN)
 
 
-@pytest.mark.parametrize("line", ['batch_size = "64"', 'projection = "rank1"', "threads = 1.5", "method = 7"])
+@pytest.mark.parametrize(
+    "line", ['batch_size = "64"', 'projection = "rank1"', "threads = 1.5", "method = 7", 'parameters = "a"']
+)
 def test_a_value_of_another_type_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(BuildError, match=line.split(" ", 1)[0]):
         read_spec(spec_file(tmp_path, line), RUN)

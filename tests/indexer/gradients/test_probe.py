@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexer.errors import ProbeError
+from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
 from indexer.gradients.general import by_loop
-from indexer.gradients.probe import probe
+from indexer.gradients.probe import probe, runs_alike
 from indexer.task import Loss
 from tests.tiny import cross_entropy, tiny_model
 
@@ -199,3 +200,31 @@ class Float(nn.Linear):
 def test_a_model_that_does_not_keep_its_contract_is_refused(module: nn.Module, text: str) -> None:
     with pytest.raises(ProbeError, match=text):
         probe(module, cross_entropy, examples())
+
+
+class Peeking(nn.Sequential):
+    """Looks at how its activations lie in memory, and may refuse or answer otherwise for that."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(nn.Conv2d(1, 4, 5, stride=4), nn.Linear(4 * 6 * 6, 10))
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self[0](x)
+        flat = h.view(len(x), -1) if self.way == "view" else h.flatten(1)
+        outputs: Tensor = self[1](flat)
+        return outputs / 2 if self.way == "strides" and not h.is_contiguous() else outputs
+
+
+@pytest.mark.parametrize(("way", "alike"), [("", True), ("view", False), ("strides", False)])
+def test_channels_last_is_compared_with_the_plain_order(way: str, alike: bool) -> None:
+    batch = (torch.rand(4, 1, 28, 28), torch.arange(4))
+    layout, module = probe(Peeking(""), cross_entropy, batch), Peeking(way)
+    state = {name: tensor.detach() for name, tensor in module.named_parameters()}
+    plain, faster = (
+        ModelAtCheckpoints(
+            module, [state], cross_entropy, layout, dtype=torch.float32, placement=Placement(channels_last=last)
+        )
+        for last in (False, True)
+    )
+    assert runs_alike(faster, plain, batch) is alike

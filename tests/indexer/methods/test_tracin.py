@@ -243,4 +243,4 @@ def test_a_missing_projection_is_refused_with_an_example(states: States, paramet
 
 
 def test_nothing_is_fitted(states: States) -> None:
-    assert TracInKind().fit(tracin(states, IDENTITY)._model, {"projection": IDENTITY}, iter(())) == {}
+    assert TracInKind().fit(tracin(states, IDENTITY)._model, {"projection": IDENTITY}, iter(()), None) == {}

@@ -1,0 +1,28 @@
+"""Reading what ``torch.save`` wrote without running code from it."""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from indexer.errors import CheckpointError
+
+_UNREADABLE = (
+    *(pickle.UnpicklingError, OSError, EOFError),
+    # what torch's unpickler raises on bytes that are no checkpoint
+    *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error),
+)
+
+
+def load_weights_only(path: Path, advice: str) -> Any:
+    """Return the tensors and plain values of a file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is unreadable or holds other objects; ``advice`` says how to save it.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as exc:
+        raise CheckpointError(f"{str(path)!r} cannot be read as weights only; {advice}") from exc
