@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from indexer.building.examples import check_labels
 from indexer.checkpoints.files import LISTING, Checkpoint, read_state
 from indexer.checkpoints.optimizer import PRECONDITIONED, adam_step_sizes
-from indexer.checkpoints.states import model_states
+from indexer.checkpoints.states import model_states, own_state
 from indexer.errors import BuildError, CheckpointError, TaskError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
 from indexer.gradients.layout import convolves_in_two_dimensions
@@ -57,6 +57,16 @@ class Source:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a model is to be kept: see `open_source`."""
+
+    dtype: torch.dtype = torch.float32
+    parameters: tuple[str, ...] = ()
+    memory_format: str = "contiguous"
+    device: str = "cpu"
+
+
 def open_source(
     task: Task,
     checkpoints: tuple[Checkpoint, ...],
@@ -74,16 +84,29 @@ def open_source(
         BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
         TaskError: data, labels, codec and model do not fit together.
     """
+    files = tuple(read_state(checkpoint.path) for checkpoint in checkpoints)
+    options = Options(dtype, tuple(parameters), memory_format, device)
+    return Source(warm_model(task, checkpoints, files, options), checkpoints, files)
+
+
+def warm_model(
+    task: Task, checkpoints: Sequence[Checkpoint], files: Sequence[dict[str, Tensor]], options: Options
+) -> ModelAtCheckpoints:
+    """Probe the task's model and keep it warm with the weights of files; without any, with its own first weights.
+
+    Raises:
+        BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
+        TaskError: data, labels, codec and model do not fit together.
+    """
     if len(task.train) < PROBE_ROWS:
         raise BuildError(f"expected at least {PROBE_ROWS} training examples, found {len(task.train)}")
-    on = find_device(device)
-    files = tuple(read_state(checkpoint.path) for checkpoint in checkpoints)
+    on, dtype, memory_format = find_device(options.device), options.dtype, options.memory_format
     where = [f"checkpoint {i} of {len(files)} ({c.path.name!r})" for i, c in enumerate(checkpoints, 1)]
     module = copy.deepcopy(task.model())  # the task may hand out one model again and again
-    states = model_states(module, zip(where, files, strict=True))
+    states = model_states(module, zip(where, files, strict=True)) or [own_state(module)]
     batch = read_rows(task.train, range(PROBE_ROWS))
     _check_data(task, batch)
-    layout = probe(module, task.loss, batch, chosen_parameters(module, parameters))
+    layout = probe(module, task.loss, batch, chosen_parameters(module, options.parameters))
     last = memory_format == "channels_last" or (memory_format == "auto" and convolves_in_two_dimensions(layout))
     model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype, placement=Placement(on))
     if last:
@@ -91,7 +114,7 @@ def open_source(
         model = model if memory_format == "auto" and not runs_alike(faster, model, batch) else faster
     check_runs(model, batch)
     _check_outputs(task, model.outputs(0, batch[0]))
-    return Source(model, checkpoints, files)
+    return model
 
 
 def chosen_parameters(module: nn.Module, patterns: Sequence[str]) -> list[str] | None:

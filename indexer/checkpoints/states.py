@@ -15,6 +15,11 @@ def model_states(module: nn.Module, states: Iterable[tuple[str, dict[str, Tensor
     found = []
     for where, state in states:
         load_into(module, state, where)
-        tensors = (*module.named_parameters(), *module.named_buffers())
-        found.append({name: tensor.detach().clone() for name, tensor in tensors})
+        found.append(own_state(module))
     return found
+
+
+def own_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of the module's parameters and buffers, tied ones once."""
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    return {name: tensor.detach().clone() for name, tensor in tensors}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,18 +63,27 @@ def _spec(checkpoints: Path, projection: str | None, file: Path | None) -> Build
     """Make one spec from the file or the option.
 
     Raises:
-        BuildError: both say the projection, or the option is not of its form.
+        BuildError: both say the projection.
     """
     if file is not None:
         if projection is not None:
             raise BuildError("--projection and --spec both say the projection; give one of them")
         return read_spec(file, checkpoints)
-    if projection is None:
-        return BuildSpec(checkpoints)
-    name, colon, numbers = projection.partition(":")
+    return BuildSpec(checkpoints, projection=parse_projection(projection))
+
+
+def parse_projection(option: str | None) -> dict[str, Any]:
+    """Return the projection that an option such as ``rank1:1024`` names; None is the default.
+
+    Raises:
+        BuildError: the option is not of that form.
+    """
+    if option is None:
+        return dict(DEFAULT_PROJECTION)
+    name, colon, numbers = option.partition(":")
     if colon and not (numbers.isascii() and numbers.isdigit()):
-        raise BuildError(f"--projection {projection!r}: expected a name, or a name and a number as in 'rank1:1024'")
+        raise BuildError(f"--projection {option!r}: expected a name, or a name and a number as in 'rank1:1024'")
     if name == "identity" and not colon:
-        return BuildSpec(checkpoints, projection={"name": name})
+        return {"name": name}
     chosen = {"numbers": int(numbers)} if colon else {}
-    return BuildSpec(checkpoints, projection={**DEFAULT_PROJECTION, "name": name, **chosen})
+    return {**DEFAULT_PROJECTION, "name": name, **chosen}

@@ -1,25 +1,55 @@
-"""``proponent inspect``."""
+"""``proponent inspect``: an index that is there, or a task before its build."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from indexer.building.spec import BuildSpec
+from indexer.building.survey import Survey, survey
+from indexer.cli.build import parse_projection
+from indexer.errors import BuildError
 from indexer.index.versions import IndexVersion, open_version
+from indexer.task import load_task
 
 
 def inspect(
-    index: Annotated[Path, typer.Argument(help="Folder of the index.", metavar="INDEX")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    what: Annotated[str, typer.Argument(help="Folder of an index, or a task: 'path.py:name'.", metavar="INDEX|TASK")],
+    checkpoints: Annotated[Path | None, typer.Option(help="Of a task: measure at these, not at first weights.")] = None,
+    projection: Annotated[str | None, typer.Option(help="Of a task: as for build, such as 'rank1:1024'.")] = None,
+    parameters: Annotated[list[str] | None, typer.Option(help="Of a task: only those that fit, 'encoder.*'.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the manifest, or the survey.")] = False,
 ) -> None:
-    """Show what an index is: method, checkpoints, parameter blocks and the path of each, vectors, examples.
+    """Show what an index is, or what a build of a task would do with each parameter and what that would cost.
 
     Example: proponent inspect indexes/mnist
+
+    Example: proponent inspect digits.py:task --checkpoints runs/digits
+
+    Raises:
+        BuildError: an option for tasks is given for an index.
     """
-    version = open_version(index)
     console = Console()
+    if ":" in what and not Path(what).is_dir():
+        found = survey(
+            load_task(what),
+            checkpoints,
+            BuildSpec(checkpoints or Path(), projection=parse_projection(projection), parameters=parameters or ()),
+        )
+        if as_json:
+            console.print_json(orjson.dumps(asdict(found), default=str).decode())
+        else:
+            _print_survey(console, what, found)
+        return
+    if checkpoints is not None or projection is not None or parameters:
+        raise BuildError(
+            f"--checkpoints, --projection and --parameters are for a task; {what!r} is the folder of an index"
+        )
+    version = open_version(Path(what))
     if as_json:
         console.print_json(version.manifest.model_dump_json())
         return
@@ -27,9 +57,48 @@ def inspect(
         console.print(table)
 
 
+def _print_survey(console: Console, task: str, found: Survey) -> None:
+    table = Table("parameters", "shape", "path", "rule, or why not", title_justify="left")
+    for name in ("energy", "bytes a checkpoint", "µs an example"):
+        table.add_column(name, justify="right")
+    for entry in found.blocks:
+        block = entry.block
+        stored = "shared" if entry.numbers is None else f"{4 * entry.numbers:,}"
+        shape = f"{block.shape[0]} x {block.shape[1]}"
+        cells = (f"{entry.energy:.1%}", stored, f"{1e6 * entry.seconds:,.1f}")
+        table.add_row(" + ".join(block.parameters), shape, block.path, block.note, *cells)
+    console.print(table)
+    facts = Table("task", task, title_justify="left")
+    facts.add_row("probe", "passed: every path agrees with a plain float64 backward(), example by example")
+    facts.add_row("left out", ", ".join(found.left_out) or "nothing: all parameters are trainable and chosen")
+    facts.add_row(
+        "weights", f"of {found.checkpoints} checkpoints" if found.trained else "the model's first ones, untrained"
+    )
+    facts.add_row("a query", found.sequential or "all checkpoints in one vectorised pass")
+    facts.add_row("vectors", f"{found.width:,} numbers a checkpoint, {found.vector_bytes:,} bytes an example")
+    facts.add_row("batches", f"of {found.batch_size}, {found.memory_format}")
+    ratio = found.seconds / found.step_seconds
+    facts.add_row("a pass", f"{1e6 * found.seconds:,.0f} µs an example and checkpoint: {ratio:.2f} training steps")
+    told = f"about {_duration(found.build_seconds)} for {found.rows:,} examples at {found.checkpoints} checkpoint"
+    facts.add_row("a build", told + ("" if found.checkpoints == 1 else "s"))
+    console.print(facts)
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as people say them.
+
+    >>> _duration(0.4), _duration(90), _duration(7200)
+    ('0.4 s', '1.5 min', '2.0 h')
+    """
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
 def _facts(version: IndexVersion) -> Table:
     manifest = version.manifest
-    vectors = manifest.vectors
+    vectors, plan = manifest.vectors, manifest.plan
     table = Table("index", version.name, title_justify="left")
     table.add_row("version", version.version)
     table.add_row("method", f"{manifest.method.name} {manifest.method.parameters}")
@@ -37,9 +106,15 @@ def _facts(version: IndexVersion) -> Table:
     table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.splits.items()))
     table.add_row("input", str(manifest.task.input))
     table.add_row("labels", "none: a regression" if manifest.task.labels is None else ", ".join(manifest.task.labels))
-    passes = manifest.sequential or "all checkpoints in one vectorised pass"
-    table.add_row("a query", passes)
-    table.add_row("plan", f"batches of {manifest.plan.batch_size}, {manifest.plan.threads} threads")
+    if manifest.optimizer is not None:
+        told = {name: value for name, value in manifest.optimizer.items() if name != "name"}
+        table.add_row("optimizer", f"{manifest.optimizer['name']} {told}")
+    for caveat in manifest.caveats:
+        table.add_row("caveat", caveat)
+    if manifest.left_out:
+        table.add_row("left out", ", ".join(manifest.left_out))
+    table.add_row("a query", manifest.sequential or "all checkpoints in one vectorised pass")
+    table.add_row("plan", f"batches of {plan.batch_size}, {plan.threads} threads, {plan.memory_format}, {plan.device}")
     return table
 
 

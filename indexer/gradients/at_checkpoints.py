@@ -73,22 +73,30 @@ class ModelAtCheckpoints:
 
     def forward(self, checkpoint: int, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the loss of every example at one checkpoint, with the graph that a training step would make."""
-        state = {name: tensor.detach() for name, tensor in self.states[checkpoint].items()}
-        for name in self.parameters:
-            state[name].requires_grad_()
-        with torch.enable_grad():
-            losses = self.loss(functional_call(self._module, state, (self._inputs(batch),)), self.cast(batch[1]))
-        return losses
+        return self._forward(checkpoint, batch)[0]
+
+    def gradient_of_batch(self, checkpoint: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        """Return the gradient of the summed loss by parameter: what a plain training step computes."""
+        losses, state = self._forward(checkpoint, batch)
+        names = [name for block in self.layout.blocks for name in block.parameters]
+        return dict(zip(names, torch.autograd.grad(losses.sum(), [state[name] for name in names]), strict=True))
 
     def each(
-        self, checkpoint: int, batch: tuple[Tensor, Tensor], keep: Keep[T], objective: Loss | None = None
+        self,
+        checkpoint: int,
+        batch: tuple[Tensor, Tensor],
+        keep: Keep[T],
+        objective: Loss | None = None,
+        layout: Layout | None = None,
     ) -> Captured[T]:
         """Return keep(block, gradient) of every block for h (default: the loss) at one checkpoint.
 
         A gradient is dropped as soon as ``keep`` has seen it, so that memory stays near that of a training step.
+        layout: some of the blocks only.
         """
         cast = (self._inputs(batch), self.cast(batch[1]))
-        return self._captured(eager, self.states[checkpoint], cast, objective or self.loss, keep)
+        goal = objective or self.loss
+        return self._captured(eager, self.states[checkpoint], cast, goal, keep, layout or self.layout)
 
     def at(
         self, checkpoint: int, batch: tuple[Tensor, Tensor], objective: Loss | None = None
@@ -111,7 +119,7 @@ class ModelAtCheckpoints:
         batch = (self.cast(batch[0]), self.cast(batch[1]))
 
         def one(capture: Any, state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            captured: Captured[BlockGradient] = self._captured(capture, state, batch, goal, whole)
+            captured: Captured[BlockGradient] = self._captured(capture, state, batch, goal, whole, self.layout)
             return vectors(captured.kept, chosen), captured.loss
 
         if self.layout.sequential is None and not self.layout.on("loop"):
@@ -122,12 +130,20 @@ class ModelAtCheckpoints:
         ]
         return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
 
+    def _forward(self, checkpoint: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        state = {name: tensor.detach() for name, tensor in self.states[checkpoint].items()}
+        for name in self.parameters:
+            state[name].requires_grad_()
+        with torch.enable_grad():
+            losses = self.loss(functional_call(self._module, state, (self._inputs(batch),)), self.cast(batch[1]))
+        return losses, state
+
     def _captured(
-        self, capture: Any, state: State, batch: tuple[Tensor, Tensor], goal: Loss, keep: Keep[T]
+        self, capture: Any, state: State, batch: tuple[Tensor, Tensor], goal: Loss, keep: Keep[T], layout: Layout
     ) -> Captured[T]:
-        captured: Captured[T] = capture(self._module, state, goal, batch, self.layout, keep)
+        captured: Captured[T] = capture(self._module, state, goal, batch, layout, keep)
         for path, gradients_of in (("vmap", by_vmap), ("loop", by_loop)):
-            blocks = [block for block in self.layout.blocks if block.path == path]
+            blocks = [block for block in layout.blocks if block.path == path]
             if blocks:
                 dense = gradients_of(self._module, state, goal, batch, [block.name for block in blocks])
                 for block in blocks:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Task
-from indexer.errors import CorruptIndexError, UnknownIndexError
+from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
 from indexer.index.versions import open_version
 from tests.indexer.cli.conftest import Command
 
@@ -51,3 +51,33 @@ def test_what_is_no_index_is_refused(command: Command, tmp_path: Path) -> None:
     (tmp_path / "active").write_text("0123456789abcdef\n")
     with pytest.raises(CorruptIndexError, match="names version '0123456789abcdef', which does not exist"):
         command("inspect", tmp_path)
+
+
+def test_a_task_is_surveyed_before_its_build(command: Command, task_file: str, run: Path) -> None:
+    shown = command("inspect", task_file, "--checkpoints", run, "--projection", "rank1:64", "--parameters", "5.*")
+    words = " ".join(shown.stdout.split())
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    for expected in (
+        "10 x 37",
+        "100.0%",
+        "probe │ passed: every path agrees with a plain float64 backward(), example by example",
+        "left out │ 1.weight, 1.bias",
+        "weights │ of 3 checkpoints",
+        "60 numbers a checkpoint, 720 bytes an example",
+        "for 300 examples at 3 checkpoints",
+    ):
+        assert expected in words.replace("│ │ ", "")
+
+
+def test_a_program_reads_the_survey(command: Command, task_file: str) -> None:
+    found = json.loads(command("inspect", task_file, "--json").stdout)
+    assert [entry["block"]["name"] for entry in found["blocks"]] == ["1.weight", "5.weight"]
+    assert found["trained"] is False and found["checkpoints"] == 1
+    assert sum(entry["energy"] for entry in found["blocks"]) == pytest.approx(1)
+
+
+def test_options_of_a_task_are_refused_for_an_index(command: Command, index_folder: Path, run: Path) -> None:
+    with pytest.raises(
+        BuildError, match="--checkpoints, --projection and --parameters are for a task; .* is the folder"
+    ):
+        command("inspect", index_folder, "--checkpoints", run)
