@@ -40,11 +40,12 @@ class Task:
     """A model, its loss and its data.
 
     model: () -> nn.Module; weights come from the checkpoints, and the model is always used in ``eval()`` mode.
-    loss: (outputs [b, ...], targets [b]) -> [b], one loss an example: ``reduction="none"``.
+    loss: (outputs [b, ...], targets [b, ...]) -> [b], one loss an example: ``reduction="none"``; `indexer.losses` has
+    those of sequence models.
     train: a map-style data set of (input, target); without random augmentation.
     codec: reads inputs from questions and draws previews.
     test: optional examples to ask about by id.
-    labels: names of the classes, in the order of the model's outputs; None for a regression.
+    labels: names of the classes, in the order of the model's outputs; None for a regression or a sequence model.
     """
 
     model: Callable[[], nn.Module]
@@ -63,11 +64,13 @@ class Task:
         return {"train": self.train, "test": self.test}.get(name)
 
     def label_of(self, target: Tensor) -> str:
-        """Return the name of a target: its class, or the number itself for a regression.
+        """Return the name of a target: its class, the number itself for a regression, or how many numbers it has.
 
         Raises:
             TaskError: the target is not an index into ``labels``.
         """
+        if self.labels is None and target.numel() != 1:
+            return f"{target.numel()} targets"
         if self.labels is None:
             return str(target.detach().numpy()[()])  # the fewest digits that read back as this number
         position = int(target.item())

@@ -76,7 +76,7 @@ class QueryOut(_Answer):
     """What the model says of the query at its last checkpoint."""
 
     label: str
-    label_source: Literal["given", "predicted"]
+    label_source: Literal["given", "predicted", "own"]
     predicted: str | None
     probabilities: dict[str, float]
     loss: float

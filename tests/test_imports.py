@@ -17,7 +17,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = {
-    "things": ("indexer.errors", "indexer.codecs", "indexer.task", "indexer.checkpoints", "indexer.index"),
+    "things": (
+        *("indexer.errors", "indexer.codecs", "indexer.losses", "indexer.task", "indexer.checkpoints", "indexer.index"),
+    ),
     "mathematics": ("indexer.gradients", "indexer.projection"),
     "methods": ("indexer.methods",),
     "pipelines": ("indexer.building", "indexer.ask", "indexer.evaluate"),

@@ -32,7 +32,9 @@ class Ask:
     def __init__(self, task: Task, index: OpenIndex) -> None:
         self.task = task
         self.index = index
-        self._target_dtype = read_rows(task.train, [0])[1].dtype
+        targets = read_rows(task.train, [0])[1]
+        self._target_dtype = targets.dtype
+        self._sequences = task.labels is None and targets[0].numel() != 1
 
     @classmethod
     def open(cls, folder: str | Path, task: Task) -> "Ask":
@@ -51,9 +53,10 @@ class Ask:
         """
         clock = _Clock()
         self._check(question)
-        inputs = self._input(question)[None]
+        inputs, own = self._input(question)
+        inputs = inputs[None]
         clock.lap("decode")
-        facts, target = self._facts(question, inputs)
+        facts, target = self._facts(question, inputs, own)
         vectors, _ = self.index.method.query_vectors((inputs, target[None]))
         query = vectors.float().numpy()
         if not np.isfinite(query).all():
@@ -88,15 +91,15 @@ class Ask:
             known = ", ".join(map(repr, sorted(self.index.method.explains)))
             raise UnsupportedExplainError(f"this index explains {known}; found {question.explain!r}")
 
-    def _input(self, question: Question) -> Tensor:
-        """Read the input; one from the task's data must still be what the index was built with.
+    def _input(self, question: Question) -> tuple[Tensor, Tensor | None]:
+        """Read the input and its own target; one from the task's data must still be what the index was built with.
 
         Raises:
             TaskMismatchError: it is not.
         """
         example = question.example
         if isinstance(example, GivenExample):
-            return self.task.codec.decode(example.payload)
+            return self.task.codec.decode(example.payload), None
         stored = self.index.examples.find(example.split, example.id)
         examples = self.task.split(example.split)
         row = stored.row
@@ -108,9 +111,9 @@ class Ask:
                 f"example {example.id!r} of split {example.split!r} is not what it was when the index was built; "
                 "serve it with the data that it was built with"
             )
-        return inputs[0]
+        return inputs[0], targets[0]
 
-    def _facts(self, question: Question, inputs: Tensor) -> tuple[QueryFacts, Tensor]:
+    def _facts(self, question: Question, inputs: Tensor, own: Tensor | None) -> tuple[QueryFacts, Tensor]:
         """Return what the last checkpoint says, and the target whose loss is explained.
 
         Raises:
@@ -118,11 +121,14 @@ class Ask:
         """
         outputs = self.index.model.outputs(len(self.index.model) - 1, inputs)
         labels = self.task.labels
-        if labels is None:
+        predicted: str | None = None
+        probabilities: dict[str, float] = {}
+        if self._sequences:
+            target = _own_target(question, own)
+        elif labels is None:
             if question.target is None or question.label is not None:
                 raise QuestionError("this index is of a regression: expected a target and no label")
             target = torch.tensor(question.target)
-            predicted, probabilities = None, {}
         else:
             if question.target is not None:
                 raise QuestionError("this index is of a classification: expected a label, found a target")
@@ -130,14 +136,14 @@ class Ask:
             predicted = labels[int(shares.argmax())]
             probabilities = dict(zip(labels, shares.tolist(), strict=True))
             target = self.task.target_of(predicted if question.label is None else question.label)
-        given = question.label is not None or question.target is not None
         target = target.to(self._target_dtype)
         loss = self.task.loss(outputs, target[None])[0].item()
         if not math.isfinite(loss):
             raise QuestionError(
                 "the loss at this label or target is not finite; ask at one near those of the training set"
             )
-        source = "given" if given else "predicted"
+        given = question.label is not None or question.target is not None
+        source = "own" if self._sequences else "given" if given else "predicted"
         return QueryFacts(self.task.label_of(target), source, predicted, probabilities, loss), target
 
     def _hits(self, query: np.ndarray, candidates: Candidates, k: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
@@ -167,6 +173,20 @@ class Ask:
             )
             for rank, i in enumerate(order[:k], 1)
         )
+
+
+def _own_target(question: Question, own: Tensor | None) -> Tensor:
+    """Return the target that a known example of a sequence model has.
+
+    Raises:
+        QuestionError: the example is not known, or another target was given.
+    """
+    if own is None or question.label is not None or question.target is not None:
+        raise QuestionError(
+            "this index is of a sequence model: ask about an example of its own data, whose loss at its own targets is "
+            "explained; expected no label and no target"
+        )
+    return own
 
 
 class _Clock:

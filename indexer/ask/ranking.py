@@ -25,7 +25,8 @@ class Question:
     """Which training examples made the model's loss on this example what it is?
 
     label: explain the loss at this label; None takes the label that the model predicts.
-    target: the same for a regression, where it must be given.
+    target: the same for a regression, where it must be given. A sequence model is asked about known examples, at their
+    own targets.
     """
 
     example: KnownExample | GivenExample

@@ -4,11 +4,11 @@ The model is probed as a build would probe it; then a few real training examples
 is, how many bytes each block would store, and how long each part of the pass takes on this machine.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -164,6 +164,6 @@ def _measure(
 
 
 def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
+    start = perf_counter()
     found = run()
-    return time.perf_counter() - start, found
+    return perf_counter() - start, found

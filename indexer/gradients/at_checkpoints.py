@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from indexer.gradients.block import BlockGradient, DenseGradient
 from indexer.gradients.capture import Captured, Gradients, Keep, State, T, eager, tapped, whole
@@ -123,7 +124,8 @@ class ModelAtCheckpoints:
             return vectors(captured.kept, chosen), captured.loss
 
         if self.layout.sequential is None and not self.layout.on("loop"):
-            found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
+            with sdpa_kernel(SDPBackend.MATH):  # fused attention has no rule for vmap, which would take it in turns
+                found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
             return found
         rows = [
             one(eager, self.states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from indexer.gradients.capture import State
 from indexer.task import Loss
@@ -27,7 +28,8 @@ def by_vmap(
     chosen = {name: state[name] for name in names}
     size = max(1, CHUNK // max(1, sum(tensor.numel() for tensor in chosen.values())))
     chunk = None if size >= len(batch[0]) else size
-    gradients: dict[str, Tensor] = vmap(grad(alone), in_dims=(None, 0, 0), chunk_size=chunk)(chosen, *batch)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no rule for vmap, which would take it in turns
+        gradients: dict[str, Tensor] = vmap(grad(alone), in_dims=(None, 0, 0), chunk_size=chunk)(chosen, *batch)
     return gradients
 
 

@@ -88,7 +88,7 @@ def _check_contract(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor])
     if losses.shape != (len(inputs),):
         raise ProbeError(
             f"the loss must return one number an example, shape ({len(inputs)},), found shape {tuple(losses.shape)}; "
-            "use reduction='none'"
+            "use reduction='none'; for losses by token see indexer.losses"
         )
     if not torch.isfinite(losses).all():
         raise ProbeError("the loss of a probe example is NaN or infinite; check the checkpoint and the data")

@@ -76,7 +76,7 @@ def _batch_gradient(
     if unseen:
         raise ProbeError(
             f"the loss does not depend on the trainable parameter {unseen[0]!r}; freeze it with requires_grad_(False) "
-            "if it is not used, or do not detach what is computed from it"
+            "or choose parameters without it if it is not used, or do not detach what is computed from it"
         )
     found = {name: gradient for name, gradient in zip(chosen, gradients, strict=True) if gradient is not None}
     edges = _edges(value)

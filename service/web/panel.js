@@ -189,7 +189,7 @@ class ProponentPanel extends HTMLElement {
     const own = image ? null : (await call(known, signal)).label;
     const example = image ? { modality: "image", data: image.split(",")[1] } : { modality: "id", split, id };
     const body = { example, explain: { quantity: "loss" }, k, include: ["per_checkpoint", "media"] };
-    if (!this.#index.labels) Object.assign(body, own !== null && { target: Number(own) });
+    if (!this.#index.labels) Object.assign(body, own !== null && own !== "" && isFinite(own) && { target: Number(own) });
     else if (label !== null) body.label = label;
     this.#sent = { path: `${this.#path}/query`, body };
     const answer = await call(this.#sent.path, signal, body);

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from indexer import BuildSpec, Task, build
-from indexer.building import survey as module_under_test
 from indexer.building.survey import Survey, survey
 from indexer.checkpoints.files import list_checkpoints, read_state
 from indexer.errors import BuildError, ProbeError
@@ -49,7 +48,7 @@ def test_it_says_what_the_build_then_does(surveyed: Survey, task: Task, run: Pat
 def test_seconds_of_the_blocks_are_parts_of_the_pass(task: Task, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that counts its readings: one tick for each timed part, and all of them in the pass around them."""
     ticks = iter(range(10**6))
-    monkeypatch.setattr(module_under_test.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("indexer.building.survey.perf_counter", lambda: float(next(ticks)))
     found = survey(task, run, BuildSpec(run, projection={"name": "rank1", "numbers": 64}))
     assert [entry.seconds * 64 for entry in found.blocks] == [1, 1]
     assert found.step_seconds * 64 == 1
@@ -81,7 +80,7 @@ def test_a_general_path_is_named_and_takes_its_share_of_time(task: Task) -> None
 
 
 def test_what_a_build_would_refuse_is_refused(task: Task) -> None:
-    with pytest.raises(BuildError, match="parameters: 'head.*' fits no trainable parameter"):
+    with pytest.raises(BuildError, match=r"parameters: 'head.*' fits no trainable parameter"):
         survey(task, None, BuildSpec(Path(), parameters=["head.*"]))
     with pytest.raises(ProbeError, match="use reduction='none'"):
         survey(replace(task, loss=nn.CrossEntropyLoss()), None, BuildSpec(Path()))

@@ -78,6 +78,6 @@ def test_a_program_reads_the_survey(command: Command, task_file: str) -> None:
 
 def test_options_of_a_task_are_refused_for_an_index(command: Command, index_folder: Path, run: Path) -> None:
     with pytest.raises(
-        BuildError, match="--checkpoints, --projection and --parameters are for a task; .* is the folder"
+        BuildError, match=r"--checkpoints, --projection and --parameters are for a task; .* is the folder"
     ):
         command("inspect", index_folder, "--checkpoints", run)
