@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexer.gradients.capture import eager, whole
+from indexer.gradients.block import BlockGradient
+from indexer.gradients.capture import eager, tapped, whole
 from indexer.gradients.rules import (
     Convolve,
     Embed,
@@ -38,6 +39,17 @@ def normalised(layer: nn.Module) -> nn.Module:
         if tensor.is_floating_point():
             nn.init.uniform_(tensor, 0.5 if "var" in name else -1, 2)
     return layer
+
+
+class Tied(nn.Module):
+    """Tokens [b, t] -> [b, rows], the embedding's weight once more as head."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(rows, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.embedding(tokens).tanh().sum(1), self.embedding.weight)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -80,33 +92,42 @@ def test_an_embedding_has_a_rule(padding: int | None, dtype: torch.dtype) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_an_embedding_tied_to_its_head_adds_both_roles(dtype: torch.dtype) -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embedding = nn.Embedding(6, 4)
-
-        def forward(self, tokens: Tensor) -> Tensor:
-            return F.linear(self.embedding(tokens).tanh().sum(1), self.embedding.weight)
-
-    assert_blocks_of_the_loop(Tied(), torch.randint(0, 6, (4, 3)), dtype)
+    assert_blocks_of_the_loop(Tied(6, 4), torch.randint(0, 6, (4, 3)), dtype)
 
 
-def assert_blocks_of_the_loop(module: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
-    """Every block is on the factor path and equals the loop's: itself, its norm and its products."""
-    module, targets = module.double().eval(), torch.randn(len(x), dtype=torch.float64)
+def assert_blocks_of_the_loop(module: nn.Module, x: Tensor, *dtypes: torch.dtype) -> None:
+    """Every block is on the factor path and equals the loop's in every dtype: both captures, and all primitives.
+
+    A packed projection that was split is found by its views, which `tapped` cannot see.
+    """
+    module, targets = module.double().eval(), torch.randn(len(x)).double()
     wide = x.double() if x.is_floating_point() else x
     layout = trace(module, squares, (wide, targets))
     assert {block.path for block in layout.blocks} == {"factors"}
     expected = in_blocks(layout, loop_gradients_by_name(module, squares, wide, targets))
-    state = {name: tensor.detach().to(dtype) for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    batch = (x.to(dtype) if x.is_floating_point() else x, targets.to(dtype))
-    found = eager(module.to(dtype), state, squares, batch, layout, whole).kept
-    tolerance = DOUBLE if dtype == torch.float64 else SINGLE
-    for name, right in expected.items():
-        flat = right.flatten(1)
-        assert relative_error(found[name].dense(), right) < tolerance
-        assert relative_error(found[name].square_norm(), flat.square().sum(1)) < tolerance
-        assert relative_error(found[name].dot(found[name]), flat @ flat.T) < tolerance
+    split = any(piece is not None and piece.rows is not None for site in layout.sites for piece in site.pieces)
+    for dtype in dtypes:
+        state = {
+            name: tensor.detach().to(dtype) for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        }
+        batch = (x.to(dtype) if x.is_floating_point() else x, targets.to(dtype))
+        for capture in (eager,) if split else (eager, tapped):
+            found = capture(module.to(dtype), state, squares, batch, layout, whole).kept
+            assert found.keys() == expected.keys()
+            for name, right in expected.items():
+                assert_primitives(found[name], right, DOUBLE if dtype == torch.float64 else SINGLE)
+
+
+def assert_primitives(found: BlockGradient, right: Tensor, tolerance: float) -> None:
+    """The gradient itself, its norms, its products and its sandwich."""
+    flat, (_, m, n) = right.flatten(1), right.shape
+    left_map, right_map = torch.randn(3, m), torch.randn(2, n)
+    dense = found.dense()
+    assert relative_error(dense, right) < tolerance
+    assert relative_error(found.square_norm(), flat.square().sum(1)) < tolerance
+    assert relative_error(found.dot(found), flat @ flat.T) < tolerance
+    sandwich = found.sandwich(left_map.to(dense.dtype), right_map.to(dense.dtype))
+    assert relative_error(sandwich, left_map.double() @ right @ right_map.double().T) < tolerance
 
 
 @pytest.mark.parametrize(
