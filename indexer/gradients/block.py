@@ -160,7 +160,7 @@ class FactorGradient:
 def _gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
     """Return <left_t, other_s> for all positions t and s of the same example."""
     if isinstance(left, UnitVectors) and isinstance(other, UnitVectors):
-        return left.ids[:, :, None] == other.ids[:, None, :]
+        return (left.ids[:, :, None] == other.ids[:, None, :]).to(torch.get_default_dtype())
     if isinstance(left, UnitVectors):
         assert isinstance(other, Tensor)
         return other.transpose(1, 2).gather(1, left.ids[:, :, None].expand(-1, -1, other.shape[1]))

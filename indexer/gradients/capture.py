@@ -58,7 +58,7 @@ def eager(
     """
     inputs, targets = batch
     plain = {name: tensor.detach() for name, tensor in state.items()}
-    copies = {block.name: _copies(plain[block.name], block, len(inputs)) for block in layout.on("copies")}
+    copies = {block.name: copies_of(plain[block.name], block, len(inputs)) for block in layout.on("copies")}
     leaves = {name: copy.requires_grad_() for name, copy in copies.items()}
     stream = _Stream(layout, len(inputs), keep, _dtype(state))
     anchor = torch.zeros((), requires_grad=True)  # asked for its gradient so that autograd visits every call
@@ -113,7 +113,7 @@ def tapped(
             return output + taps[position]
 
         recorder = _SiteRecorder(state, layout, b, follow)
-        copies = {block.name: _copies(state[block.name], block, b) for block in layout.on("copies")}
+        copies = {block.name: copies_of(state[block.name], block, b) for block in layout.on("copies")}
         tapped_copies = {name: copies[name] + tap for name, tap in copy_taps.items()}
         with watching(recorder):
             outputs = functional_call(module, {**state, **tapped_copies}, (inputs,))
@@ -129,6 +129,12 @@ def tapped(
     for block in layout.on("copies"):
         kept[block.name] = keep(block.name, DenseGradient(copy_deltas[block.name].reshape(b, *block.shape)))
     return Captured(kept, losses)
+
+
+def copies_of(parameter: Tensor, block: Block, b: int) -> Tensor:
+    """Return the parameter once for every example, [b, …], without taking more memory."""
+    shape = _copied(block)
+    return parameter.reshape(shape).expand(b, *shape[1:])
 
 
 class _Source(torch.autograd.Function):
@@ -276,9 +282,3 @@ def _spread(site: CallSite, b: int) -> tuple[int, ...]:
 def _copied(block: Block) -> tuple[int, ...]:
     assert block.copied is not None, block
     return block.copied
-
-
-def _copies(parameter: Tensor, block: Block, b: int) -> Tensor:
-    """Return the parameter, once for every example, without taking more memory."""
-    shape = _copied(block)
-    return parameter.reshape(shape).expand(b, *shape[1:])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexer.gradients.convolution_use import Geometry
 from indexer.gradients.rules import (
     Convolve,
     Embed,
@@ -23,7 +24,6 @@ from indexer.gradients.rules import (
     TransposedConvolve,
     TransposedLinear,
 )
-from indexer.gradients.uses import Geometry
 
 Axes = int | Sequence[int]
 

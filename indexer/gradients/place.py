@@ -1,7 +1,8 @@
 """Places: where the examples of a batch sit in the tensors of one call.
 
 Not always in front: attention works on [sequence, batch, …], or on [sequence · batch, …], windows and frames on
-[batch · windows, …], and a table of positions on [1, sequence, …], without a batch at all. A place brings a call's
+[batch · windows, …], attention over windows on [sequence · batch · windows, …], and a table of positions on
+[1, sequence, …], without a batch at all. A place brings a call's
 input and delta to [b, positions…, …], where the rules expect them.
 """
 
@@ -34,17 +35,22 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batched:
-    """One axis holds the examples, each ``times`` times over.
+    """One axis holds the examples, and positions before and after them: [before · b · after].
 
-    example_first: on that axis an example's own positions are neighbours, [b · times], and not [times · b].
+    [b · after]: an example's own positions are neighbours; [before · b]: its positions are far apart.
 
     >>> Batched(axis=1).shape((7, 1, 5), 4)
     (7, 4, 5)
     """
 
     axis: int = 0
-    times: int = 1
-    example_first: bool = True
+    before: int = 1
+    after: int = 1
+
+    @property
+    def times(self) -> int:
+        """Positions of each example on the axis."""
+        return self.before * self.after
 
     def shape(self, unit: Shape, b: int) -> Shape:
         """The batch's axis grows by b."""
@@ -55,12 +61,12 @@ class Batched:
         return output
 
     def of_input(self, x: Tensor, b: int) -> Tensor:
-        """The batch's axis in front, what else it held right after it."""
+        """The batch in front, what else its axis held right after it, as one axis."""
         if self.times == 1:
             return x if self.axis == 0 else x.movedim(self.axis, 0)
-        if self.example_first:
-            return torch.unflatten(x, self.axis, (b, self.times)).movedim((self.axis, self.axis + 1), (0, 1))
-        return torch.unflatten(x, self.axis, (self.times, b)).movedim((self.axis + 1, self.axis), (0, 1))
+        apart = torch.unflatten(x, self.axis, (self.before, b, self.after))
+        first = apart.movedim((self.axis + 1, self.axis, self.axis + 2), (0, 1, 2))
+        return first.flatten(1, 2)
 
     def of_delta(self, delta: Tensor, b: int) -> Tensor:
         """The same."""
@@ -97,9 +103,9 @@ def batched_places(shape: Shape, fewer: Shape, b: int) -> Sequence[Batched]:
     """Return the places that explain two shapes of one output, for b examples and for one fewer.
 
     >>> batched_places((7, 4, 5), (7, 3, 5), 4)
-    [Batched(axis=1, times=1, example_first=True)]
-    >>> len(batched_places((28, 5), (21, 5), 4))
-    2
+    [Batched(axis=1, before=1, after=1)]
+    >>> [(place.before, place.after) for place in batched_places((24, 5), (18, 5), 4)]
+    [(1, 6), (2, 3), (3, 2), (6, 1)]
     """
     axes = [axis for axis, (n, m) in enumerate(zip(shape, fewer, strict=False)) if n != m]
     if len(shape) != len(fewer) or len(axes) != 1:
@@ -108,7 +114,7 @@ def batched_places(shape: Shape, fewer: Shape, b: int) -> Sequence[Batched]:
     times = shape[axis] // b
     if (times * b, times * (b - 1)) != (shape[axis], fewer[axis]):
         return []
-    return [Batched(axis, times, first) for first in ((True, False) if times > 1 else (True,))]
+    return [Batched(axis, before, times // before) for before in range(1, times + 1) if times % before == 0]
 
 
 def shared_places(shape: Shape) -> Sequence[Shared]:

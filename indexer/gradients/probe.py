@@ -75,6 +75,11 @@ def _refusing(where: str) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, IndexError, TypeError) as exc:
         first = str(exc).split("\n", 1)[0]
+        if "torch.utils.checkpoint" in first:
+            raise ProbeError(
+                "the model recomputes activations in its backward pass (torch.utils.checkpoint), where its calls "
+                "cannot be followed; leave that out in eval() mode"
+            ) from exc
         raise ProbeError(
             f"the model or its loss fails on the first training examples {where}: {first}. Let both follow the dtype "
             "of the model's parameters (for integer inputs: x.to(self.layer.weight.dtype)) and any size of batch"

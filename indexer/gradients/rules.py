@@ -12,7 +12,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from indexer.gradients.uses import ConvolutionUse, DenseUse, EmbeddingUse, Geometry, LinearUse, Use
+from indexer.gradients.convolution_use import ConvolutionUse, Geometry
+from indexer.gradients.uses import DenseUse, EmbeddingUse, LinearUse, Use
 
 Constants = Sequence[Tensor]
 

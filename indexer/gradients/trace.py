@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from indexer.errors import ProbeError
 from indexer.gradients.capture import State, eager, whole
+from indexer.gradients.copies import copies_path
 from indexer.gradients.general import by_loop, by_vmap
 from indexer.gradients.layout import Block, CallSite, Layout
 from indexer.gradients.observe import Observation, Seen, observe
@@ -196,32 +197,14 @@ def _as_matrix(block: Block, gradients: Mapping[str, Tensor]) -> Tensor:
 
 def _with_copies(module: nn.Module, state: State, loss: Loss, batch: Batch, layout: Layout) -> Layout:
     """Give the parameters without a rule a copy for every example, where the model takes one and says the same."""
-    blocks = list(layout.blocks)
-    for i, block in enumerate(blocks):
+    blocks = []
+    for block in layout.blocks:
+        found = None
         if block.path == "vmap" and block.note == _NO_RULE:
             expected = by_loop(module, state, loss, batch, [block.name])[block.name]
-            for shape in _copy_shapes(state[block.name]):
-                tried = replace(block, path="copies", note="one copy for every example", copied=shape)
-                if _copies_work(module, state, loss, batch, tried, expected):
-                    blocks[i] = tried
-                    break
+            found = copies_path(module, state, loss, batch, block, expected)
+        blocks.append(found or block)
     return replace(layout, blocks=tuple(blocks))
-
-
-def _copy_shapes(parameter: Tensor) -> list[tuple[int, ...]]:
-    """Return shapes whose first axis can be widened to the batch: the parameter's own, or axes of size 1 before it."""
-    shape = tuple(parameter.shape)
-    own = [shape] if shape and shape[0] == 1 else []
-    return own + [(1, *(1,) * more, *shape) for more in range(4)]
-
-
-def _copies_work(module: nn.Module, state: State, loss: Loss, batch: Batch, block: Block, expected: Tensor) -> bool:
-    try:
-        found = eager(module, state, loss, batch, Layout((block,), ()), whole).kept[block.name].dense()
-    except (RuntimeError, ValueError, IndexError, TypeError):
-        return False  # the model does not take a parameter of that shape
-    right = expected.reshape(found.shape)
-    return bool((found - right).norm() <= SUM_TOLERANCE * max(right.norm().item(), ZERO))
 
 
 def _choose_general_path(module: nn.Module, state: State, loss: Loss, batch: Batch, layout: Layout) -> Layout:

@@ -12,7 +12,6 @@ A bias without its weight is a block of shape [m, 1]: the input has no columns b
 """
 
 from dataclasses import dataclass
-from math import prod
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -80,122 +79,24 @@ class LinearUse:
         return self.delta.shape[1:-1].numel(), self.delta.shape[-1], self.x.shape[-1] + self.bias
 
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """Two thin products, then one outer product a position."""
+        """Two thin products, then one outer product a position; a bias alone is summed before anything else."""
+        if self.bias and self.x.shape[-1] == 0:
+            total = _positions(self.delta).sum(1)
+            total = (total if left is None else total @ left.T)[:, :, None]
+            return total if right is None else total * right[:, 0]
         a = self.delta if left is None else self.delta @ left.T
-        b = _with_one(self.x, self.bias) if right is None else _affine(self.x, right, self.bias)
+        b = with_one(self.x, self.bias) if right is None else _affine(self.x, right, self.bias)
         if a.ndim == 2:
             return a[:, :, None] * b[:, None, :]
         return _positions(a).transpose(1, 2) @ _positions(b)
 
     def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         """delta and x, positions flattened to one axis."""
-        return _positions(self.delta), _positions(_with_one(self.x, self.bias))
+        return _positions(self.delta), _positions(with_one(self.x, self.bias))
 
     def some(self, rows: slice) -> "LinearUse":
         """Rows of both."""
         return LinearUse(self.delta[rows], self.x[rows], self.bias)
-
-
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """How a convolution moves over its input; one entry of each tuple a spatial axis."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConvolutionUse:
-    """y = conv(x, W) + b in 1 to 3 dimensions: a position is an output pixel, right the patch that it sees.
-
-    delta [b, m, *pixels], x [b, c, *size]; the weight is [m, c / groups, *kernel], so n = c / groups * kernel (+ 1). R
-    applied to all patches is itself a convolution with the rows of R as kernels, so that no patch is ever stored.
-    With groups a position is a pixel of one group: left is delta there and zero outside the group's outputs.
-    """
-
-    delta: Tensor
-    x: Tensor
-    bias: bool
-    geometry: Geometry
-
-    @property
-    def batch(self) -> int:
-        """Examples."""
-        return len(self.delta)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Positions are the output's pixels, once a group."""
-        g = self.geometry
-        inputs = self.x.shape[1] // g.groups * prod(g.kernel)
-        return g.groups * self.delta.shape[2:].numel(), self.delta.shape[1], inputs + self.bias
-
-    def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """One product for the left, one convolution for the right, and a sum over pixels.
-
-        Grouped blocks are short (n is divided by the groups): they are formed, then multiplied.
-        """
-        if right is not None and self.geometry.groups == 1:
-            a = self.delta.flatten(2)
-            a = a if left is None else left @ a
-            return a @ self._convolved(right).transpose(1, 2)
-        product = self._dense()
-        product = product if left is None else left @ product
-        return product if right is None else product @ right.T
-
-    def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
-        """delta, spread over its group's outputs, and the patches."""
-        groups = self.geometry.groups
-        own = torch.eye(groups, dtype=self.delta.dtype, device=self.delta.device)
-        left = torch.einsum("bgto,gh->bgtho", self._deltas(), own).flatten(3).flatten(1, 2)
-        right = self._patches().transpose(3, 4).flatten(3).flatten(1, 2)
-        return left, _with_one(right, self.bias)
-
-    def some(self, rows: slice) -> "ConvolutionUse":
-        """Rows of both."""
-        return ConvolutionUse(self.delta[rows], self.x[rows], self.bias, self.geometry)
-
-    def _dense(self) -> Float[Tensor, "b m n"]:
-        patches = self._patches()
-        product = self._deltas().transpose(2, 3) @ patches.flatten(3)  # [b, g, m / g, k c / g]
-        product = product.reshape(*product.shape[:3], *patches.shape[3:]).transpose(3, 4)
-        product = product.reshape(len(self.delta), self.delta.shape[1], -1)
-        if not self.bias:
-            return product
-        return torch.cat([product, self.delta.flatten(2).sum(2, keepdim=True)], dim=2)
-
-    def _deltas(self) -> Float[Tensor, "b g t o"]:
-        """delta by group, pixels before channels."""
-        b, m, groups = len(self.delta), self.delta.shape[1], self.geometry.groups
-        return self.delta.flatten(2).transpose(1, 2).reshape(b, -1, groups, m // groups).transpose(1, 2)
-
-    def _patches(self) -> Float[Tensor, "b g t k c"]:
-        """The patch of every group and pixel, kernel positions before channels.
-
-        Channels are innermost while patches are cut, so that a row of a patch is one run of memory.
-        """
-        g, axes = self.geometry, len(self.geometry.kernel)
-        x = self.x.movedim(1, -1)
-        if any(g.padding):
-            x = F.pad(x, (0, 0, *(side for pad in reversed(g.padding) for side in (pad, pad))))
-        for axis in range(axes):  # [b, *size, c] -> [b, *pixels, c, *kernel]
-            x = x.unfold(1 + axis, g.dilation[axis] * (g.kernel[axis] - 1) + 1, g.stride[axis])[
-                ..., :: g.dilation[axis]
-            ]
-        x = x.movedim(1 + axes, -1)
-        patches = x.reshape(len(x), self.delta.shape[2:].numel(), prod(g.kernel), g.groups, -1)
-        return patches.permute(0, 3, 1, 2, 4)
-
-    def _convolved(self, right: Tensor) -> Float[Tensor, "b r2 t"]:
-        g = self.geometry
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(g.kernel) - 1]
-        columns = right[:, :-1] if self.bias else right
-        kernels = columns.reshape(len(right), self.x.shape[1], *g.kernel)
-        offset = right[:, -1] if self.bias else None
-        return convolve(self.x, kernels, offset, g.stride, g.padding, g.dilation).flatten(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +177,8 @@ def _positions(x: Tensor) -> Float[Tensor, "b t n"]:
     return x.flatten(1, -2) if x.ndim > 2 else x[:, None, :]
 
 
-def _with_one(x: Tensor, bias: bool) -> Tensor:
+def with_one(x: Tensor, bias: bool) -> Tensor:
+    """Return inputs with a last one of 1, where a bias is held as a column."""
     return torch.cat([x, x.new_ones((*x.shape[:-1], 1))], dim=-1) if bias else x
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from indexer.gradients.block import BlockGradient, DenseGradient, FactorGradient
-from indexer.gradients.uses import ConvolutionUse, Geometry, LinearUse
+from indexer.gradients.convolution_use import ConvolutionUse, Geometry
+from indexer.gradients.uses import LinearUse
 from tests.reference import relative_error
 
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexer.gradients.calls import watching
+from indexer.gradients.convolution_use import Geometry
 from indexer.gradients.functions import BINDERS, FunctionCall
 from indexer.gradients.rules import Convolve, Embed, EmbedBag, Normalise, Scale, TransposedConvolve, TransposedLinear
-from indexer.gradients.uses import Geometry
 
 ROUNDING = 1e-6  # float32, one normalisation
 

@@ -22,21 +22,16 @@ EXAMPLES = 5
 STATES = 2
 
 # Blocks that are not made from factors. A model that falls to a slower path must change this table.
-RECURRENT = {"layer.weight_ih_l0": "loop", "layer.weight_hh_l0": "loop"}
-RECURRENT_BIASES = {"layer.bias_ih_l0": "copies", "layer.bias_hh_l0": "copies"}
+RECURRENT = {f"layer.{name}_l0": "loop" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
 OTHER_PATHS: dict[str, dict[str, str]] = {
     "vision transformer": {"token": "copies", "positions": "copies"},
-    "lstm": RECURRENT | RECURRENT_BIASES,
-    "gru": RECURRENT | RECURRENT_BIASES,
-    "windows": {"layer.self_attn.out_proj.weight": "vmap", "layer.self_attn.out_proj.bias": "vmap"},
+    "lstm": RECURRENT,
+    "gru": RECURRENT,
 }
 ONE_CHECKPOINT_AFTER_THE_OTHER = {"encoder decoder", "lstm", "gru"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*not yet implemented the batching rule")
 ALL_MODELS = pytest.mark.parametrize("name", ZOO)
-UNSAFE = pytest.mark.xfail(
-    run=False, reason="the float32 LSTM of the CPU does not check the shape of a copied bias and corrupts memory"
-)
 IN_BOTH_DTYPES = pytest.mark.parametrize(
     ("name", "dtype"),
     [
@@ -44,7 +39,6 @@ IN_BOTH_DTYPES = pytest.mark.parametrize(
             name,
             dtype,
             id=f"{name}-{dtype}".replace("torch.", ""),
-            marks=[UNSAFE] * (name == "lstm" and dtype is torch.float32),
         )
         for name in ZOO
         for dtype in DTYPES
@@ -142,7 +136,6 @@ def test_a_tied_weight_is_one_block_with_both_its_roles(name: str, weight: str) 
     assert relative_error(tied.dot(tied), right @ right.T) < DOUBLE
 
 
-@pytest.mark.xfail(strict=True, reason="products of unit vectors are bool where Float is annotated")
 def test_the_roles_of_a_tied_weight_meet_in_products_of_positions() -> None:
     module = gpt2(vocabulary=31, width=16)  # three positions in each role: less work than a gradient of 31 x 16
     here, there = torch.randint(1, 31, (5, 3)), torch.randint(1, 31, (4, 3))

@@ -27,9 +27,7 @@ class SequenceFirst(nn.Module):
 
 
 @pytest.mark.parametrize("batch", [3, 5])
-@pytest.mark.parametrize(
-    ("flat", "place"), [(False, Batched(axis=1)), (True, Batched(0, times=3, example_first=False))]
-)
+@pytest.mark.parametrize(("flat", "place"), [(False, Batched(axis=1)), (True, Batched(0, before=3))])
 def test_a_layer_that_holds_its_examples_elsewhere_has_its_place(flat: bool, place: Batched, batch: int) -> None:
     layout = traced(SequenceFirst(flat), batch)  # three positions may look like a batch of three
     assert [site.place for site in layout.sites] == [place, Batched()]
@@ -63,7 +61,7 @@ def test_windows_of_an_example_are_added_up() -> None:
 
     layout = traced(Windows())
     assert {block.path for block in layout.blocks} == {"factors"}
-    assert {site.place for site in layout.sites} == {Batched(0, times=3)}
+    assert {site.place for site in layout.sites} == {Batched(0, after=3)}
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -10,33 +10,32 @@ from indexer.gradients.place import Batched, Shared, batched_places, shared_plac
 
 
 def arranged(place: Batched, examples: Tensor) -> Tensor:
-    """Examples [b, times, *rest] as a call would hold them; the definition, element by element."""
-    b, times = examples.shape[:2]
-    order = [(i, t) for i in range(b) for t in range(times)]
-    order = order if place.example_first else [(i, t) for t in range(times) for i in range(b)]
-    rows = torch.stack([examples[i, t] for i, t in order])
+    """Examples [b, before, after, *rest] as a call would hold them; the definition, element by element."""
+    b, before, after = examples.shape[:3]
+    rows = torch.stack([examples[i, j, k] for j in range(before) for i in range(b) for k in range(after)])
     return rows.movedim(0, place.axis)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     b=st.integers(2, 4),
-    times=st.integers(1, 3),
+    before=st.integers(1, 3),
+    after=st.integers(1, 3),
     axis=st.integers(0, 2),
     rest=st.lists(st.integers(1, 3), min_size=2, max_size=2),
-    example_first=st.booleans(),
 )
 def test_every_arrangement_is_brought_to_the_front_and_found_again(
-    b: int, times: int, axis: int, rest: list[int], example_first: bool
+    b: int, before: int, after: int, axis: int, rest: list[int]
 ) -> None:
-    place = Batched(axis, times, example_first or times == 1)
-    examples = torch.randn(b, times, *rest)
+    place = Batched(axis, before, after)
+    examples = torch.randn(b, before, after, *rest)
     held = arranged(place, examples)
     front = place.of_input(held, b)
-    assert torch.equal(front.reshape(b, times, *rest), examples)
+    assert torch.equal(front.reshape(examples.shape), examples)
+    assert front.ndim == (3 if place.times == 1 else 4)
     assert torch.equal(place.of_delta(held, b), front)
     assert place.spread(held, b) is held
-    unit = (*held.shape[:axis], times, *held.shape[axis + 1 :])
+    unit = (*held.shape[:axis], place.times, *held.shape[axis + 1 :])
     assert place.shape(unit, b) == held.shape
     fewer = arranged(place, examples[:-1])
     assert place in batched_places(tuple(held.shape), tuple(fewer.shape), b)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from indexer.errors import ProbeError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
@@ -174,6 +175,18 @@ class Doubling(nn.Linear):
         return super().forward(x.mul_(2))
 
 
+class Recomputing(nn.Linear):
+    """Throws the activations of its second layer away and computes them again in the backward pass."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, inputs)
+        self.rest = nn.Sequential(nn.Linear(inputs, inputs), nn.Tanh(), nn.Linear(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = checkpoint(self.rest, torch.tanh(super().forward(x)), use_reentrant=False)
+        return outputs
+
+
 class Pair(nn.Linear):
     """Gives two tensors."""
 
@@ -193,9 +206,10 @@ class Float(nn.Linear):
     [
         (Doubling(6, 3), "the model changes its input in place; let it clone its input first"),
         (Pair(6, 3), "the model must return one tensor, found tuple; wrap it in one that does"),
+        (Recomputing(6, 3), r"the model recomputes activations in its backward pass \(torch.utils.checkpoint\), where"),
         (Float(6, 3), "fails on the first training examples in float64, in which they are probed"),
     ],
-    ids=["in place", "two tensors", "float32"],
+    ids=["in place", "two tensors", "recomputing", "float32"],
 )
 def test_a_model_that_does_not_keep_its_contract_is_refused(module: nn.Module, text: str) -> None:
     with pytest.raises(ProbeError, match=text):

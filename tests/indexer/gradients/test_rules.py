@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from indexer.gradients.block import BlockGradient
 from indexer.gradients.capture import eager, tapped, whole
+from indexer.gradients.convolution_use import Geometry
 from indexer.gradients.rules import (
     Convolve,
     Embed,
@@ -21,7 +22,6 @@ from indexer.gradients.rules import (
     TransposedLinear,
 )
 from indexer.gradients.trace import trace
-from indexer.gradients.uses import Geometry
 from tests.reference import in_blocks, loop_gradients_by_name, relative_error
 
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14
