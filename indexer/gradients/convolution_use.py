@@ -17,6 +17,7 @@ from indexer.gradients.uses import with_one
 
 LANES = 16  # outputs that a convolution computes together: fewer cost as much (measured, as are the next two)
 COPY = 10  # products that take as long as to copy one number into a patch
+PATCHES = 2**18  # numbers in patches that are stored at once: 1 MB of float32
 DEEP = 3  # a product over many positions of few factors takes so many times as long as its numbers say
 
 
@@ -65,9 +66,12 @@ class ConvolutionUse:
             a = self.delta.flatten(2)
             a = a if left is None else left @ a
             return a @ self._convolved(right).transpose(1, 2)
-        product = self._dense()
-        product = product if left is None else left @ product
-        return product if right is None else product @ right.T
+        products = []
+        for start in range(0, self.batch, self._at_once):
+            product = self.some(slice(start, start + self._at_once))._dense()
+            product = product if left is None else left @ product
+            products.append(product if right is None else product @ right.T)
+        return products[0] if len(products) == 1 else torch.cat(products)
 
     def pairs(self) -> tuple[Float[Tensor, "b t m"], Float[Tensor, "b t n"]]:
         """delta, spread over its group's outputs, and the patches."""
@@ -80,6 +84,12 @@ class ConvolutionUse:
     def some(self, rows: slice) -> "ConvolutionUse":
         """Rows of both."""
         return ConvolutionUse(self.delta[rows], self.x[rows], self.bias, self.geometry)
+
+    @property
+    def _at_once(self) -> int:
+        """Examples whose patches fit a cache."""
+        t, _, n = self.shape
+        return max(1, PATCHES // (t * n))
 
     def _forming_is_less_work(self, left: Tensor | None, right: Tensor) -> bool:
         """Compare products a pixel: m n and the copy of a patch, or n r2, m r1 and r1 r2."""

@@ -19,6 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+LANES = 16  # rows of a thin matrix that a product takes together
+WORTH_FILLING = 2**14  # numbers on the other side from which filling up costs less than it saves
+
 
 @dataclass(frozen=True, slots=True)
 class UnitVectors:
@@ -84,7 +87,7 @@ class LinearUse:
             total = _positions(self.delta).sum(1)
             total = (total if left is None else total @ left.T)[:, :, None]
             return total if right is None else total * right[:, 0]
-        a = self.delta if left is None else self.delta @ left.T
+        a = self.delta if left is None else thin_product(self.delta, left)
         b = with_one(self.x, self.bias) if right is None else _affine(self.x, right, self.bias)
         if a.ndim == 2:
             return a[:, :, None] * b[:, None, :]
@@ -177,10 +180,22 @@ def _positions(x: Tensor) -> Float[Tensor, "b t n"]:
     return x.flatten(1, -2) if x.ndim > 2 else x[:, None, :]
 
 
+def thin_product(x: Tensor, matrix: Float[Tensor, "r n"]) -> Tensor:
+    """Return x matrix' [..., r] for a matrix of few rows.
+
+    Between 6 and 15 rows, and from 9 to 15 past a multiple of 16, a product takes up to 2.7 times as long as with the
+    rows that fill it up to 16 (measured): these are zeros.
+    """
+    r = len(matrix)
+    if x.numel() < WORTH_FILLING or r % LANES < (6 if r < LANES else 9):
+        return x @ matrix.T
+    return (x @ F.pad(matrix, (0, 0, 0, LANES - r % LANES)).T)[..., :r]
+
+
 def with_one(x: Tensor, bias: bool) -> Tensor:
     """Return inputs with a last one of 1, where a bias is held as a column."""
     return torch.cat([x, x.new_ones((*x.shape[:-1], 1))], dim=-1) if bias else x
 
 
 def _affine(x: Tensor, right: Tensor, bias: bool) -> Tensor:
-    return x @ right[:, :-1].T + right[:, -1] if bias else x @ right.T
+    return thin_product(x, right[:, :-1]) + right[:, -1] if bias else thin_product(x, right)

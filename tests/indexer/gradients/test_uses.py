@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from indexer.gradients.uses import DenseUse, EmbeddingUse, LinearUse, Use
+from indexer.gradients.uses import WORTH_FILLING, DenseUse, EmbeddingUse, LinearUse, Use, thin_product
 from tests.reference import loop_gradients_by_name, relative_error
 
 DOUBLE = 1e-10  # float64: rounding of sums over a few hundred terms is below 1e-14
@@ -87,6 +87,14 @@ def test_bias_alone_is_a_block_of_one_column(leading: tuple[int, ...]) -> None:
 def test_float32_factors_agree_to_float32_rounding() -> None:
     x, delta = torch.randn(8, 5, 20), torch.randn(8, 5, 10)
     assert_agrees(LinearUse(delta, x, bias=True), dense_of_loop(nn.Linear(20, 10), x, delta), SINGLE)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 15, 16, 17, 24, 25, 31, 32])
+def test_a_thin_product_that_is_filled_up_is_the_product(rows: int) -> None:
+    x, matrix = torch.randn(40, 7, 100, dtype=torch.float64), torch.randn(rows, 100, dtype=torch.float64)
+    assert x.numel() > WORTH_FILLING
+    assert relative_error(thin_product(x, matrix), x @ matrix.T) < DOUBLE
+    assert relative_error(thin_product(x[:1], matrix), x[:1] @ matrix.T) < DOUBLE
 
 
 def test_a_bias_alone_is_summed_as_exactly_as_backward_sums_it() -> None:
