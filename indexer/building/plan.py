@@ -60,13 +60,15 @@ def plan_batch_size(bytes_per_example: int) -> int:
 
 @contextmanager
 def running(threads: int | None) -> Iterator[None]:
-    """Run with so many threads, and give the process its own number back; None: with its own."""
-    before = torch.get_num_threads()
+    """Run with so many threads (None: the process's own) and in full float32 on GPUs, and leave the process as it was."""
+    before, shorter = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads or before)
+    torch.backends.cudnn.allow_tf32 = False  # 10 bits of mantissa: vectors would be another index's
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = shorter
 
 
 def batches(rows: int, size: int) -> list[range]:
