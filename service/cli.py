@@ -18,7 +18,7 @@ COMMANDS = {
     ),
     "inspect": (
         "indexer.cli.inspect:inspect",
-        "Show what an index is: method, checkpoints, parameter blocks and the path of each, vectors, examples.",
+        "Show what an index is, or what a build of a task would do with each parameter and what that would cost.",
     ),
     "verify": (
         "indexer.cli.verify:verify",

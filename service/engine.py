@@ -128,5 +128,5 @@ def _opened(folder: Path, task: Task, *, alone: bool) -> Ask:
 def _warm_up(ask: Ask, task: Task) -> None:
     """The first pass pays for allocations and lazy initialisation; let no user pay for it."""
     first = ask.index.examples.listing("train", start=0, count=1)[0]
-    target = float(first.label) if task.labels is None and not first.label.endswith(" targets") else None
+    target = float(first.label) if task.labels is None and not ask.at_own_targets else None
     ask.query(Question(KnownExample("train", first.id), target=target, k=1))

@@ -34,7 +34,7 @@ class Ask:
         self.index = index
         targets = read_rows(task.train, [0])[1]
         self._target_dtype = targets.dtype
-        self._sequences = task.labels is None and targets[0].numel() != 1
+        self.at_own_targets = task.labels is None and targets[0].numel() != 1
 
     @classmethod
     def open(cls, folder: str | Path, task: Task) -> "Ask":
@@ -123,7 +123,7 @@ class Ask:
         labels = self.task.labels
         predicted: str | None = None
         probabilities: dict[str, float] = {}
-        if self._sequences:
+        if self.at_own_targets:
             target = _own_target(question, own)
         elif labels is None:
             if question.target is None or question.label is not None:
@@ -143,7 +143,7 @@ class Ask:
                 "the loss at this label or target is not finite; ask at one near those of the training set"
             )
         given = question.label is not None or question.target is not None
-        source = "own" if self._sequences else "given" if given else "predicted"
+        source = "own" if self.at_own_targets else "given" if given else "predicted"
         return QueryFacts(self.task.label_of(target), source, predicted, probabilities, loss), target
 
     def _hits(self, query: np.ndarray, candidates: Candidates, k: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
@@ -183,8 +183,8 @@ def _own_target(question: Question, own: Tensor | None) -> Tensor:
     """
     if own is None or question.label is not None or question.target is not None:
         raise QuestionError(
-            "this index is of a sequence model: ask about an example of its own data, whose loss at its own targets is "
-            "explained; expected no label and no target"
+            "this index has several targets an example: ask about an example of its own data, whose loss at its own "
+            "targets is explained; expected no label and no target"
         )
     return own
 

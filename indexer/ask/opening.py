@@ -1,8 +1,9 @@
 """Opening an index with the task that it was built with: everything verified before the first answer."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from indexer.gradients.layout import Block
 from indexer.gradients.outputs import difference, probe_outputs
 from indexer.gradients.probe import PROBE_ROWS, probe
 from indexer.index.examples import Examples
+from indexer.index.manifest import BlockEntry
 from indexer.index.objects import ObjectRef
 from indexer.index.search.flat import FlatSearch
 from indexer.index.store import VectorStore, open_store
@@ -92,8 +94,22 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
         )
     layout = probe(module, task.loss, read_rows(task.train, range(PROBE_ROWS)), chosen)
     if [_shape(block) for block in layout.blocks] != [(b.name, b.shape, tuple(b.parameters)) for b in manifest.blocks]:
-        raise TaskMismatchError(f"{_built(version)} has other parameter blocks than the task's model")
+        raise TaskMismatchError(
+            f"{_built(version)} has other parameter blocks than the task's model has here: expected "
+            f"{_first_other(manifest.blocks, layout.blocks)}; was it built with another model, or by an older version? "
+            "Then build a new index"
+        )
     return ModelAtCheckpoints(module, states, task.loss, layout, dtype=torch.float32)
+
+
+def _first_other(stored: Sequence[BlockEntry], found: Sequence[Block]) -> str:
+    """Return the first block that is not the same, as it was stored and as it is found."""
+    for entry, block in zip_longest(stored, found):
+        before = "none" if entry is None else f"{' + '.join(entry.parameters)} of {entry.shape[0]} x {entry.shape[1]}"
+        now = "none" if block is None else f"{' + '.join(block.parameters)} of {block.shape[0]} x {block.shape[1]}"
+        if before != now:
+            return f"{before}, found {now}"
+    return "the same in another order"
 
 
 def _shape(block: Block) -> tuple[str, tuple[int, int], tuple[str, ...]]:

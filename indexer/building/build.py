@@ -8,7 +8,7 @@ nothing half written under a name that anybody reads.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import safetensors.torch
 from torch import Tensor
 
 from indexer.building.examples import check_labels, example_rows
-from indexer.building.plan import batches, make_plan, refuse_too_large, running
+from indexer.building.plan import PLANNED_ON, batches, make_plan, refuse_too_large, running
 from indexer.building.source import Source, open_source
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import list_checkpoints
+from indexer.checkpoints.optimizer import Optimizer, StepSizes
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Layout
 from indexer.gradients.memory import bytes_per_example
@@ -36,8 +37,6 @@ from indexer.methods.method import Method
 from indexer.methods.registry import method_kind
 from indexer.projection.random_matrix import SCHEME
 from indexer.task import Task, content_hash, read_rows
-
-PLANNED_ON = 8  # training examples that are counted to plan the batches
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total), called after every batch
 
@@ -66,7 +65,8 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
             device=spec.device,
         )
         plan = _plan(task, spec, source)
-        method, fitted = _method(task, spec, source, plan)
+        step_sizes = None if spec.preconditioner is None else source.step_sizes()
+        method, fitted = _method(task, spec, source, plan, step_sizes)
         refuse_too_large(len(task.train), method.parts[-1].stop, folder)
         with building_in(folder) as objects:
             checkpoints = _write_checkpoints(source, objects)
@@ -83,7 +83,7 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                 sequential=source.model.layout.sequential,
                 left_out=list(source.model.layout.left_out),
                 optimizer=_optimizer_entry(source),
-                caveats=_caveats(source, spec),
+                caveats=_caveats(source, step_sizes),
                 vectors=_vectors_entry(method, rows.shards),
                 search=m.SearchEntry(kind="flat"),
                 examples=[_write_examples(task, rows, objects, progress)],
@@ -113,12 +113,14 @@ def _plan(task: Task, spec: BuildSpec, source: Source) -> m.Plan:
     )
 
 
-def _method(task: Task, spec: BuildSpec, source: Source, plan: m.Plan) -> tuple[Method, dict[str, Tensor]]:
+def _method(
+    task: Task, spec: BuildSpec, source: Source, plan: m.Plan, step_sizes: Sequence[StepSizes] | None
+) -> tuple[Method, dict[str, Tensor]]:
     """Fit the method, and return it with what the index must keep of that."""
     train = (read_rows(task.train, rows) for rows in batches(len(task.train), plan.batch_size))
     kind, parameters = method_kind(spec.method), spec.method_parameters
-    step_sizes = None if spec.preconditioner is None else source.step_sizes()
-    fitted = kind.fit(source.model, parameters, train, step_sizes)
+    by_name = None if step_sizes is None else [sizes.by_name for sizes in step_sizes]
+    fitted = kind.fit(source.model, parameters, train, by_name)
     return kind.open(source.model, source.etas, parameters, fitted), fitted
 
 
@@ -154,10 +156,13 @@ def _optimizer_entry(source: Source) -> dict[str, Any] | None:
     return None if optimizer is None else {"name": optimizer.name, **optimizer.parameters}
 
 
-def _caveats(source: Source, spec: BuildSpec) -> list[str]:
-    optimizer = source.checkpoints[0].optimizer
-    found = None if optimizer is None else optimizer.caveat(preconditioned=spec.preconditioner is not None)
-    return [] if found is None else [found]
+def _caveats(source: Source, step_sizes: Sequence[StepSizes] | None) -> list[str]:
+    preconditioned = step_sizes is not None
+    optimizer = source.checkpoints[0].optimizer or (Optimizer("adam") if preconditioned else None)
+    found = [] if optimizer is None else [optimizer.caveat(preconditioned)]
+    if not all(sizes.named for sizes in step_sizes or ()):
+        found.append("the optimizer's state keeps no names: taken to be in the order of model.parameters()")
+    return [caveat for caveat in found if caveat is not None]
 
 
 def _block_entries(layout: Layout) -> list[m.BlockEntry]:

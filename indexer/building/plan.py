@@ -18,6 +18,7 @@ from indexer.errors import TooLargeError
 from indexer.index.manifest import Plan
 
 LARGEST_BATCH = 128  # measured: of four models only the smallest gains from more, the others leave the cache
+PLANNED_ON = 8  # training examples whose bytes are counted
 SHARE = 4  # one part in so many of the machine's memory may go to the gradients of a batch
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -60,7 +61,7 @@ def plan_batch_size(bytes_per_example: int) -> int:
 
 @contextmanager
 def running(threads: int | None) -> Iterator[None]:
-    """Run with so many threads (None: the process's own) and in full float32 on GPUs, and leave the process as it was."""
+    """Run with so many threads (None: as many as before), in full float32 on GPUs, and put back what was."""
     before, shorter = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads or before)
     torch.backends.cudnn.allow_tf32 = False  # 10 bits of mantissa: vectors would be another index's

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from indexer.building.examples import check_labels
 from indexer.checkpoints.files import LISTING, Checkpoint, read_state
-from indexer.checkpoints.optimizer import PRECONDITIONED, adam_step_sizes
+from indexer.checkpoints.optimizer import PRECONDITIONED, StepSizes, adam_step_sizes
 from indexer.checkpoints.states import model_states, own_state
 from indexer.errors import BuildError, CheckpointError, TaskError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
@@ -32,8 +32,8 @@ class Source:
         """The learning rate at each checkpoint."""
         return tuple(checkpoint.learning_rate for checkpoint in self.checkpoints)
 
-    def step_sizes(self) -> list[dict[str, Tensor]]:
-        """Return Adam's step sizes at each checkpoint, by parameter.
+    def step_sizes(self) -> list[StepSizes]:
+        """Return Adam's step sizes at each checkpoint.
 
         Raises:
             CheckpointError: a checkpoint has no optimizer state, or one of another optimizer.
@@ -118,17 +118,28 @@ def warm_model(
 
 
 def chosen_parameters(module: nn.Module, patterns: Sequence[str]) -> list[str] | None:
-    """Return the trainable parameters that fit a pattern such as ``encoder.*``; None where there is no pattern.
+    """Return the trainable parameters that fit ``encoder.*`` and not ``!pooler.*``; None where there is no pattern.
 
     Raises:
         BuildError: a pattern fits none, with the names that there are.
     """
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in trainable):
-            shown = ", ".join(map(repr, trainable[:8])) + (", …" if len(trainable) > 8 else "")
+    first = {id(parameter): name for name, parameter in module.named_parameters()}
+    names = module.named_parameters(remove_duplicate=False)  # a tied weight may be chosen by any of its names
+    aliases = {name: first[id(parameter)] for name, parameter in names if first[id(parameter)] in trainable}
+
+    def fitting(pattern: str) -> set[str]:
+        found = {aliases[name] for name in aliases if fnmatchcase(name, pattern)}
+        if not found:
+            shown = ", ".join(map(repr, list(aliases)[:8])) + (", …" if len(aliases) > 8 else "")
             raise BuildError(f"parameters: {pattern!r} fits no trainable parameter of the model; they are {shown}")
-    return [n for n in trainable if any(fnmatchcase(n, pattern) for pattern in patterns)] if patterns else None
+        return found
+
+    if not patterns:
+        return None
+    chosen = [fitting(pattern) for pattern in patterns if not pattern.startswith("!")] or [set(trainable)]
+    without = [fitting(pattern[1:]) for pattern in patterns if pattern.startswith("!")]
+    return [name for name in trainable if name in set.union(*chosen) and name not in set().union(*without)]
 
 
 def find_device(name: str) -> torch.device:

@@ -27,7 +27,8 @@ class BuildSpec:
 
     projection: {"name", ...}: ``identity``, ``gaussian`` or ``rank1``; ``numbers`` is the most that is stored a
     checkpoint for each example, ``seed`` chooses the random matrices.
-    parameters: patterns such as ``encoder.*`` of the parameters whose gradient is indexed; none: all trainable ones.
+    parameters: patterns such as ``encoder.*`` of the parameters whose gradient is indexed, or ``!pooler.*`` of those
+    that are left out; none: all trainable ones.
     preconditioner: ``adam`` scales gradients by Adam's step sizes; every checkpoint needs its ``optimizer_state``.
     batch_size: None plans it by the memory at hand. threads: None takes PyTorch's own number.
     memory_format: ``auto`` takes ``channels_last`` for models with 2-d convolutions that run in it.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from indexer.building.plan import plan_batch_size
+from indexer.building.plan import PLANNED_ON, plan_batch_size
 from indexer.building.source import Options, warm_model
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import list_checkpoints, read_state
@@ -25,7 +25,7 @@ from indexer.gradients.memory import bytes_per_example
 from indexer.projection.projections import Projection, make_projection
 from indexer.task import Task, read_rows
 
-ROWS = 64  # training examples that are measured, evenly spaced
+ROWS = 64  # training examples that are measured at most, evenly spaced
 ROUNDS = 3  # of the timings: the middle one counts
 
 
@@ -82,7 +82,9 @@ def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
     options = Options(torch.float32, tuple(spec.parameters), spec.memory_format, spec.device)
     model = warm_model(task, listed, files, options)
     projection = make_projection(model.layout, spec.projection)
-    count = min(ROWS, len(task.train))
+    few = read_rows(task.train, range(min(PLANNED_ON, len(task.train))))
+    batch_size = spec.batch_size or plan_batch_size(bytes_per_example(model, few))
+    count = min(ROWS, batch_size, len(task.train))
     batch = read_rows(task.train, [i * len(task.train) // count for i in range(count)])
     measured = [_measure(model, i, batch, projection) for i in range(len(model))]
     energies = {name: sum(m.energy[name] for m in measured) for name in measured[0].energy}
@@ -105,7 +107,7 @@ def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
         trained=checkpoints is not None,
         rows=len(task.train),
         width=projection.width,
-        batch_size=spec.batch_size or plan_batch_size(bytes_per_example(model, batch)),
+        batch_size=batch_size,
         memory_format="channels_last" if model.placement.channels_last else "contiguous",
         step_seconds=median(m.step for m in measured) / count,
         seconds=median(m.whole for m in measured) / count,
@@ -131,9 +133,10 @@ def _measure(
 
     def keep(name: str, gradient: BlockGradient) -> tuple[int, float]:
         def part() -> tuple[int, float]:
-            parts = list(gradient.parts())
-            pieces = torch.cat([projection.piece(name, part, matrices) for part in parts])
-            return pieces.shape[1], sum(part.square_norm().sum().item() for part in parts)
+            made = [
+                (projection.piece(name, part, matrices), part.square_norm().sum().item()) for part in gradient.parts()
+            ]
+            return made[0][0].shape[1], sum(energy for _, energy in made)
 
         seconds, (width, energy) = _timed(part)
         spent[name].append(seconds)

@@ -77,10 +77,19 @@ def read_optimizer(entry: Any, where: str) -> Optimizer | None:
     return Optimizer(entry["name"].lower(), parameters)
 
 
-def adam_step_sizes(path: Path, shapes: Mapping[str, Sequence[int]], trainable: Sequence[str]) -> dict[str, Tensor]:
-    """Return D by parameter name, in float32, from a file that holds ``optimizer.state_dict()`` of Adam or AdamW.
+@dataclass(frozen=True, slots=True)
+class StepSizes:
+    """D by parameter name, of those that the optimizer has stepped; named: whether it kept the names itself."""
 
-    shapes: of all parameters of the model, in its order; trainable: those that require a gradient.
+    by_name: Mapping[str, Tensor]
+    named: bool
+
+
+def adam_step_sizes(path: Path, shapes: Mapping[str, Sequence[int]], trainable: Sequence[str]) -> StepSizes:
+    """Return D in float32, from a file that holds ``optimizer.state_dict()`` of Adam or AdamW.
+
+    shapes: of all parameters of the model, in its order; trainable: those that require a gradient. Frozen parameters,
+    which an optimizer lists but never steps, have none.
 
     Raises:
         CheckpointError: the file is unreadable, of another optimizer, or its entries cannot be told apart by name.
@@ -95,11 +104,12 @@ def adam_step_sizes(path: Path, shapes: Mapping[str, Sequence[int]], trainable: 
     names = _names(groups, len(numbered), list(shapes), trainable, where)
     found = {}
     for name, (number, group) in zip(names, numbered, strict=True):
-        entry = entries.get(number, {})
+        entry = entries.get(number)
+        if entry is None:
+            continue
         if "exp_avg_sq" not in entry or "betas" not in group:
             raise CheckpointError(
-                f"{where} has no second moments (exp_avg_sq) of {name!r}; expected the state of Adam or AdamW after at "
-                "least one step"
+                f"{where} has no second moments (exp_avg_sq) of {name!r}; expected the state of Adam or AdamW"
             )
         moments = entry["max_exp_avg_sq"] if group.get("amsgrad") else entry["exp_avg_sq"]
         if tuple(moments.shape) != tuple(shapes[name]):
@@ -109,7 +119,9 @@ def adam_step_sizes(path: Path, shapes: Mapping[str, Sequence[int]], trainable: 
             )
         corrected = moments.double() / (1 - group["betas"][1] ** float(entry["step"]))
         found[name] = (1 / (corrected.sqrt() + group["eps"])).float()
-    return found
+    if not found:
+        raise CheckpointError(f"{where} is from before the optimizer's first step; save it after one")
+    return StepSizes(found, all("param_names" in group for group in groups))
 
 
 def _names(

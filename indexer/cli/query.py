@@ -40,8 +40,10 @@ def query(
         return
     console = Console()
     facts = ranking.query
-    asked = f"explaining the loss {facts.loss:.4g} at label {facts.label} ({facts.label_source})"
-    console.print(f"predicted {facts.predicted}; {asked}")
+    predicted = "" if facts.predicted is None else f"predicted {facts.predicted}; "
+    console.print(f"{predicted}explaining the loss {facts.loss:.4g} at label {facts.label} ({facts.label_source})")
+    for warning in ranking.warnings:
+        console.print(warning, style="yellow", soft_wrap=True)
     console.print(_table("proponents", ranking.proponents))
     console.print(_table("opponents", ranking.opponents))
     console.print(_stages(ranking), style="dim")

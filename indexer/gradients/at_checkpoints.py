@@ -93,7 +93,7 @@ class ModelAtCheckpoints:
         """Return keep(block, gradient) of every block for h (default: the loss) at one checkpoint.
 
         A gradient is dropped as soon as ``keep`` has seen it, so that memory stays near that of a training step.
-        layout: some of the blocks only.
+        layout: this model's, without blocks of its general paths.
         """
         cast = (self._inputs(batch), self.cast(batch[1]))
         goal = objective or self.loss
@@ -124,7 +124,8 @@ class ModelAtCheckpoints:
             return vectors(captured.kept, chosen), captured.loss
 
         if self.layout.sequential is None and not self.layout.on("loop"):
-            with sdpa_kernel(SDPBackend.MATH):  # fused attention has no rule for vmap, which would take it in turns
+            # fused attention has no rule for vmap; this is a setting of the process: one thread at a time, as above
+            with sdpa_kernel(SDPBackend.MATH):
                 found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
             return found
         rows = [

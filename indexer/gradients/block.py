@@ -45,6 +45,9 @@ class BlockGradient(Protocol):
     def parts(self) -> Iterator["BlockGradient"]:
         """Yield a few examples at a time, in the form in which several primitives together cost least."""
 
+    def formed(self) -> Iterator["DenseGradient"]:
+        """Yield a few examples at a time, formed."""
+
 
 @dataclass(frozen=True, slots=True)
 class DenseGradient:
@@ -75,6 +78,10 @@ class DenseGradient:
 
     def parts(self) -> Iterator[BlockGradient]:
         """Itself: it is formed already."""
+        yield self
+
+    def formed(self) -> Iterator["DenseGradient"]:
+        """Itself."""
         yield self
 
 
@@ -121,6 +128,12 @@ class FactorGradient:
         for rows in self._chunks():
             yield self._some(rows).settled()
 
+    def formed(self) -> Iterator[DenseGradient]:
+        """As many at a time as fit a cache."""
+        t, m, n = self._shape
+        for rows in _slices(self.uses[0].batch, m * n + (t * n if t > 1 else 0)):
+            yield DenseGradient(self._some(rows).dense())
+
     @property
     def _dense_is_cheaper(self) -> bool:
         """m n < t (m + n): forming the gradient costs less than the products of all pairs of positions."""
@@ -137,9 +150,8 @@ class FactorGradient:
 
     def _chunks(self) -> list[slice]:
         """Return slices of the batch whose gradients, factors and products of positions stay within `CHUNK` numbers."""
-        b, (t, m, n) = self.uses[0].batch, self._shape
-        size = max(1, CHUNK // max(m * n + t * n if self._dense_is_cheaper else t * t, 1))
-        return [slice(start, min(start + size, b)) for start in range(0, b, size)]
+        t, m, n = self._shape
+        return _slices(self.uses[0].batch, m * n + t * n if self._dense_is_cheaper else t * t)
 
     def _dense_norm(self) -> Float[Tensor, " b"]:
         return self.dense().square().sum((1, 2))
@@ -155,6 +167,12 @@ class FactorGradient:
                 product = (_gram(left, left_) * (right @ right_.transpose(1, 2))).sum((1, 2))
             total = total + (product if i == j else 2 * product)
         return total
+
+
+def _slices(b: int, numbers: int) -> list[slice]:
+    """Return slices of a batch that stay within `CHUNK` numbers, so many an example."""
+    size = max(1, CHUNK // max(numbers, 1))
+    return [slice(start, min(start + size, b)) for start in range(0, b, size)]
 
 
 def _gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
@@ -209,17 +227,22 @@ class ScaledGradient:
 
     def square_norm(self) -> Float[Tensor, " b"]:
         """Sum of squares."""
-        return self.dense().square().sum((1, 2))
+        return torch.cat([part.square_norm() for part in self.formed()])
 
     def dot(self, other: BlockGradient) -> Float[Tensor, "b q"]:
         """One matrix product over flattened gradients."""
-        return self.dense().flatten(1) @ other.dense().flatten(1).T
+        there = other.settled() if isinstance(other, ScaledGradient) else other
+        return torch.cat([part.dot(there) for part in self.formed()])
 
     def settled(self) -> BlockGradient:
         """Formed once."""
         return DenseGradient(self.dense())
 
     def parts(self) -> Iterator[BlockGradient]:
-        """The parts of the gradient, scaled and formed."""
-        for part in self.gradient.parts():
-            yield DenseGradient(part.dense() * self.scale)
+        """Formed, a few examples at a time."""
+        yield from self.formed()
+
+    def formed(self) -> Iterator[DenseGradient]:
+        """The formed gradient, scaled."""
+        for part in self.gradient.formed():
+            yield DenseGradient(part.values * self.scale)

@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 from indexer.gradients.calls import watching
 from indexer.gradients.capture import State, copies_of, eager, whole
 from indexer.gradients.functions import FunctionCall
+from indexer.gradients.general import by_loop
 from indexer.gradients.layout import Block, Layout
+from indexer.gradients.observe import TRIAL_ERRORS, every_output
 from indexer.gradients.place import Shape
 from indexer.task import Loss
 
@@ -36,18 +38,21 @@ _CHECKED = frozenset(
 )
 
 
-def copies_path(
-    module: nn.Module, state: State, loss: Loss, batch: Batch, block: Block, expected: Tensor
-) -> Block | None:
-    """Return the block on the path of copies, or None where the model does not take them.
-
-    state: in float64; expected: the gradients [b, …] of the parameter by the loop.
-    """
+def copies_path(module: nn.Module, state: State, loss: Loss, batch: Batch, block: Block) -> Block | None:
+    """Return the block on the path of copies, or None where the model does not take them, or nothing tells; float64."""
     if _is_recurrent(module, block.name):
+        return None
+    goals = (loss, every_output)
+    expected = [by_loop(module, state, goal, batch, [block.name])[block.name] for goal in goals]
+    if not any(gradient.any() for gradient in expected):
         return None
     for shape in _shapes(state[block.name]):
         tried = replace(block, path="copies", note="one copy for every example", copied=shape)
-        if all(_works(module, _cast(state, dtype), loss, batch, tried, expected) for dtype in TOLERANCES):
+        if all(
+            _works(module, _cast(state, dtype), goal, batch, tried, right)
+            for dtype in TOLERANCES
+            for goal, right in zip(goals, expected, strict=True)
+        ):
             return tried
     return None
 
@@ -74,7 +79,7 @@ def _works(module: nn.Module, state: State, loss: Loss, batch: Batch, block: Blo
         copies = copies_of(state[block.name], block, len(inputs)).requires_grad_()
         _forward(module, {**state, block.name: copies}, loss, (inputs, targets), _Operations(usual.seen, copies))
         found = eager(module, state, loss, (inputs, targets), Layout((block,), ()), whole).kept[block.name].dense()
-    except (_UncheckedError, RuntimeError, ValueError, IndexError, TypeError):
+    except (_UncheckedError, *TRIAL_ERRORS):
         return False  # the model does not take a parameter of that shape
     right = expected.reshape(found.shape)
     return bool((found - right).norm() <= TOLERANCES[dtype] * max(right.norm().item(), ZERO))

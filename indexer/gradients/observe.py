@@ -1,7 +1,9 @@
 """Observing a model on a few real examples: which functions use which parameters, and where their examples sit.
 
 Where a call's examples sit is read off twice: from the shapes of its output for b examples and for b - 1, and from
-which entries of its output the loss of each example depends on. A place must agree with both.
+which entries of its output the loss of each example depends on, and the model's own outputs for it. A place must agree
+with all of them: the loss of the first few examples may be flat (beyond a margin, all tokens ignored), and nothing but
+agreement by accident would be left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,10 @@ from indexer.gradients.names import ParameterNames, Piece
 from indexer.gradients.place import Place, batched_places, shared_places
 from indexer.task import Loss
 
+TRIAL_ERRORS = (  # what a model raises that is given a tensor of another shape
+    *(RuntimeError, ValueError, TypeError, LookupError),
+    *(AssertionError, AttributeError, ArithmeticError),
+)
 SAME = 1e-9  # relative, float64: outputs of a model whose shared tables were copied for every example
 
 State = Mapping[str, Tensor]
@@ -51,6 +57,13 @@ class Observation:
     places: Sequence[Place | str]
 
 
+def every_output(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return, for each example [b], a number that every entry of its outputs moves, each by another weight."""
+    flat = outputs.flatten(1)
+    places = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    return (flat * torch.cos(1.7 * places).to(flat.dtype)).sum(1)
+
+
 def observe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], chosen: Sequence[str]) -> Observation | None:
     """Return what the calls of a float64 module do; None where they depend on the size of the batch."""
     watch = _Watch(module, batch, chosen)
@@ -70,12 +83,17 @@ def observe(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], chosen:
             hopeless[alone[0]] = f"the batch is not an axis of its {seen[alone[0]].call.function} input"
         else:
             shared[alone[0]] = place
-    supports = _supports(loss(outputs, batch[1]), [s.edge for s in seen])
+    edges = [s.edge for s in seen]
+    supports = [_supports(goal(outputs, batch[1]), edges) for goal in (loss, every_output)]
     places: list[Place | str] = []
     for i, s in enumerate(seen):
         candidates = [shared[i]] if i in shared else found[i] or []
-        fits = [place for place in candidates if _agrees(place, [support[i] for support in supports])]
-        why = hopeless.get(i, f"the examples of the batch are not apart in its {s.call.function} input")
+        columns = [[support[i] for support in rows] for rows in supports]
+        fits = [place for place in candidates if all(_agrees(place, column) for column in columns)]
+        if len(fits) > 1 and not any(delta is not None and delta.any() for column in columns for delta in column):
+            fits, why = [], f"nothing in the first examples tells which is which in its {s.call.function} input"
+        else:
+            why = hopeless.get(i, f"the examples of the batch are not apart in its {s.call.function} input")
         places.append(fits[0] if fits else why)
     return Observation(seen, places)
 
@@ -102,7 +120,7 @@ class _Watch:
         for place in shared_places(seen.output):
             try:
                 _, found = self.run(len(self._batch[0]), {**shared, i: place})
-            except (RuntimeError, ValueError, IndexError, TypeError):
+            except TRIAL_ERRORS:
                 continue  # the model does not take an output of that shape: another way, or none
             if found.shape == outputs.shape and torch.allclose(found, outputs, rtol=SAME, atol=SAME):
                 return place

@@ -16,6 +16,7 @@ from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Vectors
 from indexer.gradients.capture import State
 from indexer.gradients.general import by_loop
 from indexer.gradients.layout import Layout
+from indexer.gradients.observe import TRIAL_ERRORS, every_output
 from indexer.gradients.trace import trace
 from indexer.task import Loss
 
@@ -59,7 +60,7 @@ def runs_alike(model: ModelAtCheckpoints, plain: ModelAtCheckpoints, batch: tupl
     """Whether a model with channels last runs (``view`` may refuse), and its losses are those of the plain one."""
     try:
         found = model.each(0, batch, lambda name, gradient: None).loss
-    except (RuntimeError, ValueError, TypeError):
+    except (*TRIAL_ERRORS, TaskError):
         return False
     return torch.allclose(found, plain.forward(0, batch).detach(), rtol=ALIKE, atol=ALIKE)
 
@@ -73,8 +74,8 @@ def _refusing(where: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ValueError, IndexError, TypeError) as exc:
-        first = str(exc).split("\n", 1)[0]
+    except TRIAL_ERRORS as exc:
+        first = f"{type(exc).__name__}: {exc}".split("\n", 1)[0]
         if "torch.utils.checkpoint" in first:
             raise ProbeError(
                 "the model recomputes activations in its backward pass (torch.utils.checkpoint), where its calls "
@@ -126,7 +127,7 @@ def _first_outputs(module: nn.Module, inputs: Tensor) -> Tensor:
 
 def _suspect(module: nn.Module) -> str:
     for name, child in module.named_modules():
-        if isinstance(child, nn.modules.batchnorm._NormBase) and child.running_mean is None:
+        if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.running_mean is None:
             return f": {name!r} normalises by the batch; build it with track_running_stats=True"
     return "; per-example influence is not defined for it"
 
@@ -134,22 +135,24 @@ def _suspect(module: nn.Module) -> str:
 def _compare_with_loop(module: nn.Module, loss: Loss, batch: tuple[Tensor, Tensor], layout: Layout) -> Layout:
     """Compare both ways of `ModelAtCheckpoints`; return the layout, told whether checkpoints can be stacked.
 
-    At the checkpoint and at weights half as large, so that checkpoints which change places are seen as well.
+    At the checkpoint and at weights half as large, so that checkpoints which change places are seen as well; for the
+    loss and for all outputs, since the loss of the first examples may be flat.
     """
     state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
     trained = dict(module.named_parameters())
     states = [state, {name: tensor / 2 if name in trained else tensor for name, tensor in state.items()}]
-    expected = [_loop_blocks(module, each, loss, batch, layout) for each in states]
     model = ModelAtCheckpoints(module, states, loss, layout, dtype=torch.float64)
     layout = replace(layout, sequential=_why_sequential(model, batch, layout))
     model = ModelAtCheckpoints(module, states, loss, layout, dtype=torch.float64)
-    together, _ = model.at_all(batch, _concatenated(layout), {})
-    for i, right in enumerate(expected):
-        alone = {name: gradient.dense() for name, gradient in model.at(i, batch).kept.items()}
-        _refuse_difference(layout, alone, right)
-        parts = torch.split(together[i], [block.size for block in layout.blocks], dim=1)
-        stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, parts, strict=True)}
-        _refuse_difference(layout, stacked, right)
+    for goal in (loss, every_output):
+        together, _ = model.at_all(batch, _concatenated(layout), {}, goal)
+        for i, state in enumerate(states):
+            right = _loop_blocks(module, state, goal, batch, layout)
+            alone = {name: gradient.dense() for name, gradient in model.at(i, batch, goal).kept.items()}
+            _refuse_difference(layout, alone, right)
+            parts = torch.split(together[i], [block.size for block in layout.blocks], dim=1)
+            stacked = {b.name: values.reshape(-1, *b.shape) for b, values in zip(layout.blocks, parts, strict=True)}
+            _refuse_difference(layout, stacked, right)
     return layout
 
 
@@ -174,7 +177,7 @@ def _why_sequential(model: ModelAtCheckpoints, batch: tuple[Tensor, Tensor], lay
         return "a block is on the loop path"
     try:
         model.at_all(batch, _concatenated(layout), {})
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, TaskError) as exc:
+    except (*TRIAL_ERRORS, TaskError) as exc:
         return f"vmap over checkpoints: {str(exc).split(chr(10), 1)[0][:120]}"
     return None
 
@@ -184,7 +187,7 @@ def _refuse_difference(layout: Layout, found: Mapping[str, Tensor], expected: Ma
         right = expected[block.name]
         difference = (found[block.name] - right).norm()
         error = difference / right.norm().clamp_min(1e-30)
-        if error > TOLERANCE and difference > 1e-12:
+        if not (error <= TOLERANCE or difference <= 1e-12):
             raise ProbeError(
                 f"the gradient of {block.name!r} by {block.path} ({block.note}) differs from a plain backward() by "
                 f"{error:.1e} of its norm; Proponent cannot answer rightly for this model"

@@ -13,13 +13,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from indexer.errors import ProbeError
 from indexer.gradients.capture import State, eager, whole
 from indexer.gradients.copies import copies_path
-from indexer.gradients.general import by_loop, by_vmap
+from indexer.gradients.general import by_vmap
 from indexer.gradients.layout import Block, CallSite, Layout
-from indexer.gradients.observe import Observation, Seen, observe
+from indexer.gradients.observe import TRIAL_ERRORS, Observation, Seen, every_output, observe
 from indexer.gradients.place import Batched, Place
 from indexer.task import Loss
 
@@ -37,7 +38,7 @@ def trace(module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str] | N
     chosen: names of the parameters whose gradient is wanted; None: all that are trainable.
 
     Raises:
-        ProbeError: no parameter is chosen, or the loss does not depend on one that is.
+        ProbeError: no parameter is chosen, the loss does not depend on one that is, or its gradient is not finite.
     """
     everything = [name for name, _ in module.named_parameters()]
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -45,28 +46,27 @@ def trace(module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str] | N
     if not names:
         raise ProbeError("the model has no trainable parameter; unfreeze those whose influence is asked for")
     state = {name: tensor.detach() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
-    expected, uses = _batch_gradient(module, loss, batch, names)
-    observation = observe(module, loss, batch, names)
-    calls, refused = _usable(observation, uses)
+    uses = _uses(module, loss, batch, names)
+    calls, refused = _usable(observe(module, loss, batch, names), uses)
     layout = _layout(state, names, calls, refused)
-    captured = eager(module, state, loss, batch, layout, whole)
-    for block in layout.on("factors"):
-        found = captured.kept[block.name].dense().sum(0)
-        right = _as_matrix(block, {name: expected[name] for name in block.parameters})
-        if (found - right).norm() > SUM_TOLERANCE * max(right.norm().item(), ZERO):
-            refused |= dict.fromkeys(block.parameters, _ELSEWHERE)
+    for goal in (loss, every_output):
+        expected = _batch_gradient(module, state, goal, batch, names)
+        captured = eager(module, state, goal, batch, layout, whole)
+        for block in layout.on("factors"):
+            found = captured.kept[block.name].dense().sum(0)
+            right = _as_matrix(block, {name: expected[name] for name in block.parameters})
+            if not (found - right).norm() <= SUM_TOLERANCE * max(right.norm().item(), ZERO):
+                refused |= dict.fromkeys(block.parameters, _ELSEWHERE)
     layout = _layout(state, names, calls, refused)
     layout = replace(layout, left_out=tuple(name for name in everything if name not in set(names)))
     return _choose_general_path(module, state, loss, batch, _with_copies(module, state, loss, batch, layout))
 
 
-def _batch_gradient(
-    module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str]
-) -> tuple[dict[str, Tensor], Counter[str]]:
-    """Return the gradient of the batch by parameter, and how often the graph uses each, whatever the values.
+def _uses(module: nn.Module, loss: Loss, batch: Batch, chosen: Sequence[str]) -> Counter[str]:
+    """Return how often the graph of the loss uses each parameter, whatever the values.
 
     Raises:
-        ProbeError: the loss does not depend on a chosen parameter.
+        ProbeError: the loss does not depend on a chosen parameter, or its gradient is not finite.
     """
     parameters = dict(module.named_parameters())
     with torch.enable_grad():
@@ -75,13 +75,31 @@ def _batch_gradient(
     gradients = torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else [None] * len(asked)
     unseen = [name for name, gradient in zip(chosen, gradients, strict=True) if gradient is None]
     if unseen:
+        named = ", ".join(map(repr, unseen[:8])) + (", …" if len(unseen) > 8 else "")
         raise ProbeError(
-            f"the loss does not depend on the trainable parameter {unseen[0]!r}; freeze it with requires_grad_(False) "
-            "or choose parameters without it if it is not used, or do not detach what is computed from it"
+            f"the loss does not depend on the trainable parameter{'s' if len(unseen) > 1 else ''} {named}; freeze what "
+            "is not used with requires_grad_(False) or leave it out (--parameters '!pooler.*'), or do not detach what "
+            "is computed from it"
         )
-    found = {name: gradient for name, gradient in zip(chosen, gradients, strict=True) if gradient is not None}
+    for name, gradient in zip(chosen, gradients, strict=True):
+        if gradient is not None and not torch.isfinite(gradient).all():
+            raise ProbeError(
+                f"the gradient of {name!r} is NaN or infinite at a probe example; check the checkpoint, the data and "
+                "what the loss does at its edges"
+            )
     edges = _edges(value)
-    return found, Counter({name: edges[id(parameters[name])] for name in chosen})
+    return Counter({name: edges[id(parameters[name])] for name in chosen})
+
+
+def _batch_gradient(
+    module: nn.Module, state: State, goal: Loss, batch: Batch, chosen: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the gradient of the batch by parameter, zero where the goal does not depend on it."""
+    tracked = {name: tensor.detach().requires_grad_(name in set(chosen)) for name, tensor in state.items()}
+    with torch.enable_grad():
+        value = goal(functional_call(module, tracked, (batch[0],)), batch[1]).sum()
+    asked = [tracked[name] for name in chosen]
+    return dict(zip(chosen, torch.autograd.grad(value, asked, materialize_grads=True), strict=True))
 
 
 def _edges(value: Tensor) -> Counter[int]:
@@ -110,6 +128,8 @@ def _usable(
     refused: dict[str, str] = {}
     for seen, place in zip(observation.calls, observation.places, strict=True):
         reason = seen.call.unsupported or (place if isinstance(place, str) else None)
+        if isinstance(place, Batched) and place.axis != 0 and seen.call.rule is not None and not seen.call.rule.leading:
+            reason = f"the batch is not the first axis of its {seen.call.function} input"
         if reason is not None:
             refused |= {name: reason for name in seen.parameters if name not in refused}
     known: dict[str, set[object]] = {}
@@ -199,10 +219,8 @@ def _with_copies(module: nn.Module, state: State, loss: Loss, batch: Batch, layo
     """Give the parameters without a rule a copy for every example, where the model takes one and says the same."""
     blocks = []
     for block in layout.blocks:
-        found = None
-        if block.path == "vmap" and block.note == _NO_RULE:
-            expected = by_loop(module, state, loss, batch, [block.name])[block.name]
-            found = copies_path(module, state, loss, batch, block, expected)
+        tried = block.path == "vmap" and block.note == _NO_RULE
+        found = copies_path(module, state, loss, batch, block) if tried else None
         blocks.append(found or block)
     return replace(layout, blocks=tuple(blocks))
 
@@ -214,7 +232,7 @@ def _choose_general_path(module: nn.Module, state: State, loss: Loss, batch: Bat
         return layout
     try:
         by_vmap(module, state, loss, batch, names)
-    except (RuntimeError, NotImplementedError, ValueError, TypeError) as exc:
+    except TRIAL_ERRORS as exc:
         why = str(exc).split("\n", 1)[0][:120]
         blocks = [
             replace(block, path="loop", note=f"{block.note}; vmap: {why}") if block.path == "vmap" else block

@@ -86,9 +86,11 @@ class TracIn:
             here = {name: stack[i] for name, stack in self._tensors.items()}
 
             def keep(name: str, gradient: BlockGradient, here: Mapping[str, Tensor] = here) -> tuple[Tensor, Tensor]:
-                parts = list(self._preconditioned(name, gradient, here).parts())
-                pieces = [self._projection.piece(name, part, here) for part in parts]
-                return torch.cat(pieces), torch.cat([part.square_norm() for part in parts])
+                made = [
+                    (self._projection.piece(name, part, here), part.square_norm())
+                    for part in self._preconditioned(name, gradient, here).parts()
+                ]
+                return torch.cat([piece for piece, _ in made]), torch.cat([norm for _, norm in made])
 
             kept = self._model.each(i, batch, keep).kept
             vectors.append(self._root[i] * self._projection.join({name: piece for name, (piece, _) in kept.items()}))
@@ -156,7 +158,10 @@ class TracInKind:
         for i, sizes in enumerate(step_sizes or ()):
             for name in (name for block in model.layout.blocks for name in block.parameters):
                 if name not in sizes:
-                    raise BuildError(f"preconditioner 'adam': the optimizer has no state of the parameter {name!r}")
+                    raise BuildError(
+                        f"preconditioner 'adam': the optimizer state of checkpoint {i + 1} has no second moments of "
+                        f"{name!r}; leave it out of the parameters, or save the state of an optimizer that steps it"
+                    )
                 found[f"{i}/{name}"] = sizes[name].sqrt()
         return found
 

@@ -7,6 +7,7 @@ small models: G holds d numbers for every trainable parameter.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -56,8 +57,8 @@ class Gaussian:
         }
 
     def piece(self, name: str, gradient: BlockGradient, matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
-        """The block's columns of G times the block."""
-        return gradient.dense().flatten(1) @ matrices[name].T
+        """The block's columns of G times the block, formed a few examples at a time."""
+        return torch.cat([part.values.flatten(1) @ matrices[name].T for part in gradient.formed()])
 
     def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
         """G g: the sum over blocks of columns."""

@@ -128,6 +128,6 @@ def test_a_known_sequence_is_explained_at_its_own_tokens(index: Path, states: li
 )
 def test_other_questions_are_refused_with_what_can_be_asked(index: Path, question: Question) -> None:
     ask = Ask.open(index, task)
-    with pytest.raises(QuestionError, match="this index is of a sequence model: ask about an example of its own data"):
+    with pytest.raises(QuestionError, match="this index has several targets an example: ask about an example"):
         ask.query(question)
     ask.close()

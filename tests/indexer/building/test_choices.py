@@ -162,6 +162,28 @@ def test_a_choice_of_parameters_is_what_is_indexed_and_asked_about(small: Task, 
     ask.close()
 
 
+def test_patterns_leave_out_and_find_a_tied_weight_by_any_of_its_names() -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    module[1].weight = module[0].weight
+    assert chosen_parameters(module, ["1.weight"]) == ["0.weight"]
+    assert chosen_parameters(module, ["!0.*"]) == ["1.bias"]
+    assert chosen_parameters(module, ["*.bias", "!1.*"]) == ["0.bias"]
+    with pytest.raises(BuildError, match=r"parameters: 'pooler.\*' fits no trainable parameter"):
+        chosen_parameters(module, ["!pooler.*"])
+
+
+def test_a_state_without_names_is_used_and_said(small: Task, adam_run: Path, tmp_path: Path) -> None:
+    caveats = build(small, BuildSpec(adam_run, preconditioner="adam"), tmp_path / "index").manifest.caveats
+    assert caveats[1:] == ["the optimizer's state keeps no names: taken to be in the order of model.parameters()"]
+
+
+def test_scores_that_are_scaled_say_so_whatever_the_listing_says(small: Task, adam_run: Path, tmp_path: Path) -> None:
+    relist(adam_run, optimizer=None)
+    manifest = build(small, BuildSpec(adam_run, preconditioner="adam"), tmp_path / "index").manifest
+    assert manifest.optimizer is None
+    assert manifest.caveats[0].startswith("trained with adam: gradients are scaled by its second moments")
+
+
 def test_patterns_choose_trainable_parameters_only() -> None:
     module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     module[0].weight.requires_grad_(False)

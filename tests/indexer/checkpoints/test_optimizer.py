@@ -54,7 +54,9 @@ def test_step_sizes_are_those_of_the_step_that_pytorch_took(kind: str, named: bo
     trained(module, optimizer)
     before = [parameter.detach().clone() for parameter in module.parameters()]
     trained(module, optimizer, steps=1)
-    sizes = adam_step_sizes(saved(tmp_path, optimizer), shapes(module), list(shapes(module)))
+    found = adam_step_sizes(saved(tmp_path, optimizer), shapes(module), list(shapes(module)))
+    assert found.named is named
+    sizes = found.by_name
     assert list(sizes) == list(shapes(module))
     for (name, parameter), old in zip(module.named_parameters(), before, strict=True):
         state = optimizer.state[parameter]
@@ -71,7 +73,7 @@ def test_names_in_the_state_decide_and_not_the_order(tmp_path: Path) -> None:
     ]
     optimizer = torch.optim.Adam(groups)
     trained(module, optimizer)
-    sizes = adam_step_sizes(saved(tmp_path, optimizer), shapes(module), list(shapes(module)))
+    sizes = adam_step_sizes(saved(tmp_path, optimizer), shapes(module), list(shapes(module))).by_name
     for name, parameter in parameters.items():
         moments = optimizer.state[parameter]["exp_avg_sq"] / (1 - 0.999**3)
         assert relative_error(sizes[name], 1 / (moments.sqrt() + 1e-8)) < SINGLE
@@ -82,17 +84,28 @@ def test_frozen_parameters_may_be_missing(tmp_path: Path) -> None:
     module[0].requires_grad_(False)
     optimizer = torch.optim.Adam(module[2].parameters())
     trained(module, optimizer)
-    assert list(adam_step_sizes(saved(tmp_path, optimizer), shapes(module), ["2.weight", "2.bias"])) == [
-        "2.weight",
-        "2.bias",
-    ]
+    trainable = ["2.weight", "2.bias"]
+    assert list(adam_step_sizes(saved(tmp_path, optimizer), shapes(module), trainable).by_name) == trainable
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_frozen_parameters_may_be_listed(named: bool, tmp_path: Path) -> None:
+    """An optimizer of all parameters lists the frozen ones, and never has a state for them."""
+    module = network()
+    module[0].requires_grad_(False)
+    optimizer = torch.optim.Adam(module.named_parameters() if named else module.parameters())
+    trained(module, optimizer)
+    found = adam_step_sizes(saved(tmp_path, optimizer), shapes(module), ["2.weight", "2.bias"]).by_name
+    moments = optimizer.state[module.get_parameter("2.weight")]["exp_avg_sq"] / (1 - 0.999**3)
+    assert list(found) == ["2.weight", "2.bias"]
+    assert relative_error(found["2.weight"], 1 / (moments.sqrt() + 1e-8)) < SINGLE
 
 
 Spoil = Callable[[nn.Module], torch.optim.Optimizer]
 REFUSED: dict[str, tuple[Spoil, str]] = {
     "another optimizer": (
         lambda module: torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9),
-        r"has no second moments \(exp_avg_sq\) of '0.weight'; expected the state of Adam or AdamW after at",
+        r"has no second moments \(exp_avg_sq\) of '0.weight'; expected the state of Adam or AdamW",
     ),
     "groups without names": (
         lambda module: torch.optim.Adam([{"params": [p]} for p in module.parameters()]),
@@ -126,7 +139,7 @@ def test_a_state_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None
 def test_a_state_before_the_first_step_and_what_is_no_state_are_refused(tmp_path: Path) -> None:
     module = network()
     fresh = saved(tmp_path, torch.optim.Adam(module.parameters()))
-    with pytest.raises(CheckpointError, match="has no second moments"):
+    with pytest.raises(CheckpointError, match="is from before the optimizer's first step; save it after one"):
         adam_step_sizes(fresh, shapes(module), list(shapes(module)))
     torch.save(module.state_dict(), fresh)
     with pytest.raises(CheckpointError, match=r"is no state of an optimizer; save it with torch.save\(optimizer"):

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from indexer.gradients.copies import copies_path
-from indexer.gradients.general import by_loop
 from indexer.gradients.layout import Block
 from indexer.gradients.probe import probe
 from tests.tiny import cross_entropy
@@ -42,8 +41,7 @@ def found(module: nn.Module, name: str = "table") -> Block | None:
     parameter = state[name]
     rows = parameter.shape[0] if parameter.ndim else 1
     block = Block(name, (name,), (rows, parameter.numel() // rows), "vmap", "no rule for what uses it")
-    expected = by_loop(module, state, cross_entropy, batch, [name])[name]
-    return copies_path(module, state, cross_entropy, batch, block, expected)
+    return copies_path(module, state, cross_entropy, batch, block)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +65,21 @@ def test_what_broadcasts_is_copied(way: str, shape: tuple[int, ...], copied: tup
 def test_what_may_not_check_its_shapes_is_left_alone(way: str, shape: tuple[int, ...]) -> None:
     """Both would be right: what is not known to check is not tried."""
     assert found(Broadcast(way, shape)) is None
+
+
+def test_a_model_that_asserts_the_shape_of_its_table_is_left_alone() -> None:
+    class Careful(Broadcast):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.table.shape == (2, 3), "another table"
+            return super().forward(x)
+
+    assert found(Careful("added", (2, 3))) is None
+
+
+def test_a_table_that_moves_nothing_is_left_alone() -> None:
+    module = Broadcast("added", (2, 3))
+    nn.init.zeros_(module.layer.weight)
+    assert found(module) is None
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])

@@ -231,5 +231,19 @@ def test_a_model_without_trainable_parameters_is_refused() -> None:
 def test_an_unused_trainable_parameter_is_refused_by_name() -> None:
     module = nn.Linear(6, 3)
     module.register_parameter("spare", nn.Parameter(torch.ones(2)))
-    with pytest.raises(ProbeError, match=r"the loss does not depend on the trainable parameter 'spare'; freeze it"):
+    with pytest.raises(
+        ProbeError, match=r"the loss does not depend on the trainable parameter 'spare'; freeze what is"
+    ):
         traced(module)
+    module.register_parameter("more", nn.Parameter(torch.ones(2)))
+    with pytest.raises(ProbeError, match=r"the trainable parameters 'spare', 'more'; .* \(--parameters '!pooler.\*'\)"):
+        traced(module)
+
+
+def test_a_gradient_that_is_not_finite_is_refused_by_name() -> None:
+    class Root(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x * 0).abs().sqrt()
+
+    with pytest.raises(ProbeError, match="the gradient of 'weight' is NaN or infinite at a probe example; check the"):
+        traced(Root(6, 3, bias=False))
