@@ -20,7 +20,7 @@ from torch import Tensor
 
 from indexer.building.examples import check_labels, example_rows
 from indexer.building.plan import PLANNED_ON, batches, make_plan, refuse_too_large, running
-from indexer.building.source import Source, open_source
+from indexer.building.source import Source, open_source, options_of
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import list_checkpoints
 from indexer.checkpoints.optimizer import Optimizer, StepSizes
@@ -57,13 +57,7 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
     refuse_existing(folder)
     started = time.time()
     with running(spec.threads):
-        source = open_source(
-            task,
-            list_checkpoints(spec.checkpoints),
-            parameters=spec.parameters,
-            memory_format=spec.memory_format,
-            device=spec.device,
-        )
+        source = open_source(task, list_checkpoints(spec.checkpoints), options_of(spec))
         plan = _plan(task, spec, source)
         step_sizes = None if spec.preconditioner is None else source.step_sizes()
         method, fitted = _method(task, spec, source, plan, step_sizes)

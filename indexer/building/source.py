@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.building.examples import check_labels
+from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import LISTING, Checkpoint, read_state
 from indexer.checkpoints.optimizer import PRECONDITIONED, StepSizes, adam_step_sizes
 from indexer.checkpoints.states import model_states, own_state
@@ -59,7 +60,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a model is to be kept: see `open_source`."""
+    """How a model is to be kept.
+
+    parameters: patterns of those whose gradient is wanted, none for all; memory_format ``auto`` chooses what pays.
+    """
 
     dtype: torch.dtype = torch.float32
     parameters: tuple[str, ...] = ()
@@ -67,25 +71,22 @@ class Options:
     device: str = "cpu"
 
 
-def open_source(
-    task: Task,
-    checkpoints: tuple[Checkpoint, ...],
-    *,
-    dtype: torch.dtype = torch.float32,
-    parameters: Sequence[str] = (),
-    memory_format: str = "contiguous",
-    device: str = "cpu",
-) -> Source:
-    """Read the checkpoints, probe the task's model at the last one, and keep it warm at all of them.
+PLAIN = Options()
 
-    parameters: patterns of those whose gradient is wanted; memory_format ``auto`` chooses what pays.
+
+def options_of(spec: BuildSpec) -> Options:
+    """Return what a spec says of its model."""
+    return Options(torch.float32, tuple(spec.parameters), spec.memory_format, spec.device)
+
+
+def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], options: Options = PLAIN) -> Source:
+    """Read the checkpoints, probe the task's model at the last one, and keep it warm at all of them.
 
     Raises:
         BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
         TaskError: data, labels, codec and model do not fit together.
     """
     files = tuple(read_state(checkpoint.path) for checkpoint in checkpoints)
-    options = Options(dtype, tuple(parameters), memory_format, device)
     return Source(warm_model(task, checkpoints, files, options), checkpoints, files)
 
 
@@ -100,18 +101,22 @@ def warm_model(
     """
     if len(task.train) < PROBE_ROWS:
         raise BuildError(f"expected at least {PROBE_ROWS} training examples, found {len(task.train)}")
-    on, dtype, memory_format = find_device(options.device), options.dtype, options.memory_format
+    on = find_device(options.device)
     where = [f"checkpoint {i} of {len(files)} ({c.path.name!r})" for i, c in enumerate(checkpoints, 1)]
     module = copy.deepcopy(task.model())  # the task may hand out one model again and again
     states = model_states(module, zip(where, files, strict=True)) or [own_state(module)]
     batch = read_rows(task.train, range(PROBE_ROWS))
     _check_data(task, batch)
     layout = probe(module, task.loss, batch, chosen_parameters(module, options.parameters))
-    last = memory_format == "channels_last" or (memory_format == "auto" and convolves_in_two_dimensions(layout))
-    model = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype, placement=Placement(on))
-    if last:
-        faster = ModelAtCheckpoints(module, states, task.loss, layout, dtype=dtype, placement=Placement(on, last))
-        model = model if memory_format == "auto" and not runs_alike(faster, model, batch) else faster
+
+    def placed(placement: Placement) -> ModelAtCheckpoints:
+        return ModelAtCheckpoints(module, states, task.loss, layout, dtype=options.dtype, placement=placement)
+
+    model = placed(Placement(on))
+    asked = options.memory_format
+    if asked == "channels_last" or (asked == "auto" and convolves_in_two_dimensions(layout)):
+        faster = placed(Placement(on, channels_last=True))
+        model = faster if asked == "channels_last" or runs_alike(faster, model, batch) else model
     check_runs(model, batch)
     _check_outputs(task, model.outputs(0, batch[0]))
     return model

@@ -11,11 +11,10 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from indexer.building.plan import PLANNED_ON, plan_batch_size
-from indexer.building.source import Options, warm_model
+from indexer.building.source import options_of, warm_model
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.files import list_checkpoints, read_state
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
@@ -79,8 +78,7 @@ def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
     """Probe and measure a task; raises what a build would raise at its start."""
     listed = () if checkpoints is None else list_checkpoints(checkpoints)
     files = [read_state(checkpoint.path) for checkpoint in listed]
-    options = Options(torch.float32, tuple(spec.parameters), spec.memory_format, spec.device)
-    model = warm_model(task, listed, files, options)
+    model = warm_model(task, listed, files, options_of(spec))
     projection = make_projection(model.layout, spec.projection)
     few = read_rows(task.train, range(min(PLANNED_ON, len(task.train))))
     batch_size = spec.batch_size or plan_batch_size(bytes_per_example(model, few))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from indexer.building.build import Progress, silent
 from indexer.building.plan import batches
-from indexer.building.source import open_source
+from indexer.building.source import Options, open_source
 from indexer.checkpoints.files import list_checkpoints
 from indexer.errors import TaskError
 from indexer.methods.tracin import TracIn
@@ -41,7 +41,7 @@ def exact_scores(
         raise TaskError(
             f"expected at least {queries} test examples to ask about, found {found}; give the task a test split"
         )
-    source = open_source(task, list_checkpoints(checkpoints), dtype=torch.float64)
+    source = open_source(task, list_checkpoints(checkpoints), Options(torch.float64))
     method = TracIn(source.model, source.etas, Identity(source.model.layout))
     rows = batches(len(task.train), batch_size)
     scores, self_influence = [], []

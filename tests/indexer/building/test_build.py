@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
-from indexer.building.source import open_source
+from indexer.building.source import Options, open_source
 from indexer.checkpoints.files import list_checkpoints
 from indexer.errors import BuildError, CheckpointError, LearningRateError, TaskError, TooLargeError
 from indexer.index.store import open_store
@@ -276,7 +276,7 @@ def test_labels_that_do_not_fit_the_outputs_stop_the_build(small: Task, spec: Bu
 
 
 def test_a_source_keeps_the_learning_rates_in_order(small: Task, run: Path) -> None:
-    source = open_source(small, list_checkpoints(run), dtype=torch.float64)
+    source = open_source(small, list_checkpoints(run), Options(torch.float64))
     assert source.etas == (0.1, 0.1, 0.1)
     assert len(source.model) == len(source.files) == 3
     assert source.model.dtype == torch.float64

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
-from indexer.building.source import chosen_parameters, find_device, open_source
+from indexer.building.source import Options, chosen_parameters, find_device, open_source
 from indexer.checkpoints.files import list_checkpoints
 from indexer.checkpoints.optimizer import describe_optimizer
 from indexer.errors import BuildError, CheckpointError
@@ -223,7 +223,7 @@ def test_channels_last_is_taken_where_it_pays_and_works(
     torch.save(model().state_dict(), tmp_path / "1.pt")
     listing = {"checkpoints": [{"file": "1.pt", "learning_rate": 0.1}]}
     (tmp_path / "checkpoints.json").write_text(json.dumps(listing))
-    source = open_source(replace(small, model=model), list_checkpoints(tmp_path), memory_format=asked)
+    source = open_source(replace(small, model=model), list_checkpoints(tmp_path), Options(memory_format=asked))
     assert source.model.placement.channels_last is expected
 
 
