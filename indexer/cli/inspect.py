@@ -87,7 +87,7 @@ def _print_survey(console: Console, task: str, found: Survey) -> None:
 def _duration(seconds: float) -> str:
     """Return seconds as people say them.
 
-    >>> _duration(0.4), _duration(90), _duration(7200)
+    >>> _duration(0.4), _duration(90.0), _duration(7200.0)
     ('0.4 s', '1.5 min', '2.0 h')
     """
     for unit, size in (("h", 3600), ("min", 60)):

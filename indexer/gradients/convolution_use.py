@@ -1,8 +1,8 @@
-"""The use of a convolution: its sandwich by a convolution with random kernels, or through the formed gradient.
+"""The use of a convolution: its sandwich by a convolution with random kernels, its gradient from patches.
 
 A position is an output pixel, right the patch that it sees. R applied to all patches is itself a convolution with the
-rows of R as kernels, so that no patch is ever stored. Where the kernels see few inputs, forming the gradient from
-stored patches is less work; so is its norm.
+rows of R as kernels, so that no patch is ever stored. (Forming the gradient first is fewer products where kernels see
+few inputs, and was slower all the same within a pass.)
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,7 @@ from torch.nn import functional as F
 
 from indexer.gradients.uses import with_one
 
-LANES = 16  # outputs that a convolution computes together: fewer cost as much (measured, as are the next two)
-COPY = 10  # products that take as long as to copy one number into a patch
-PATCHES = 2**18  # numbers in patches that are stored at once: 1 MB of float32
-DEEP = 3  # a product over many positions of few factors takes so many times as long as its numbers say
+PATCHES = 2**20  # numbers in patches that are stored at once: 4 MB of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,11 @@ class ConvolutionUse:
         return g.groups * self.delta.shape[2:].numel(), self.delta.shape[1], inputs + self.bias
 
     def sandwich(self, left: Tensor | None, right: Tensor | None) -> Float[Tensor, "b r1 r2"]:
-        """One product for the left, one convolution for the right, and a sum over pixels; or the gradient, multiplied.
+        """One product for the left, one convolution for the right, and a sum over pixels.
 
-        Grouped blocks are short (n is divided by the groups): they are formed.
+        Grouped blocks are short (n is divided by the groups): they are formed, then multiplied.
         """
-        if right is not None and self.geometry.groups == 1 and not self._forming_is_less_work(left, right):
+        if right is not None and self.geometry.groups == 1:
             a = self.delta.flatten(2)
             a = a if left is None else left @ a
             return a @ self._convolved(right).transpose(1, 2)
@@ -91,23 +88,16 @@ class ConvolutionUse:
         t, _, n = self.shape
         return max(1, PATCHES // (t * n))
 
-    def _forming_is_less_work(self, left: Tensor | None, right: Tensor) -> bool:
-        """Compare products a pixel: m n and the copy of a patch, or n r2, m r1 and r1 r2."""
-        _, m, n = self.shape
-        r1, r2 = m if left is None else len(left), len(right)
-        convolved = n * -(-r2 // LANES) * LANES + (0 if left is None else m * r1) + DEEP * r1 * r2
-        return m * n + COPY * n < convolved
-
     def _dense(self) -> Float[Tensor, "b m n"]:
-        """Sum over pixels of patch and delta: patches lie in memory so that their copy runs along something long."""
+        """Sum over pixels of delta and patch: patches lie in memory so that their copy runs along something long."""
         g = self.geometry
         b, m, inputs = len(self.delta), self.delta.shape[1], self.x.shape[1] // g.groups
         if inputs * g.kernel[-1] < self.delta.shape[-1]:
-            product = self._columns() @ self._deltas()  # [b, g, c k, o]
+            product = (self._columns() @ self._deltas()).transpose(2, 3)  # [b, g, o, c k]
         else:
-            product = self._patches().transpose(2, 3) @ self._deltas()  # [b, g, k c, o]
-            product = product.reshape(b, g.groups, -1, inputs, m // g.groups).transpose(2, 3).flatten(2, 3)
-        product = product.transpose(2, 3).reshape(b, m, -1)
+            product = self._deltas().transpose(2, 3) @ self._patches()  # [b, g, o, k c]
+            product = product.reshape(b, g.groups, m // g.groups, -1, inputs).transpose(3, 4)
+        product = product.reshape(b, m, -1)
         if not self.bias:
             return product
         return torch.cat([product, self.delta.flatten(2).sum(2, keepdim=True)], dim=2)

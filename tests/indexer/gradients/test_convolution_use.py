@@ -45,28 +45,19 @@ def test_the_bias_counts_once_an_output_position_and_not_once_a_padded_pixel() -
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels last"])
-@pytest.mark.parametrize(
-    ("channels", "outputs", "r1", "r2", "forms"),
-    [
-        (1, 16, None, 15, True),
-        (1, 16, 12, 15, True),
-        (16, 32, 4, 4, False),
-        (16, 8, None, 200, True),
-        (8, 8, 3, 9, False),
-    ],
-)
-def test_both_ways_to_a_sandwich(
-    channels: int, outputs: int, r1: int | None, r2: int, forms: bool | int, last: bool
+@pytest.mark.parametrize(("groups", "r1", "r2"), [(1, None, 15), (1, 4, 4), (2, 4, None), (2, None, 5)])
+def test_sandwiches_in_both_orders_of_memory(
+    groups: int, r1: int | None, r2: int | None, last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    geometry = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 1)
-    x, delta = _randn(2, channels, 6, 5), _randn(2, outputs, 6, 5)
-    left, right = None if r1 is None else _randn(r1, outputs), _randn(r2, 9 * channels + 1)
-    expected = dense_of_loop(nn.Conv2d(channels, outputs, 3, padding=1), x, delta) @ right.T
+    monkeypatch.setattr("indexer.gradients.convolution_use.PATCHES", 2 * 30 * 37)  # two examples at once
+    x, delta = _randn(5, 8, 6, 5), _randn(5, 6, 6, 5)
+    expected = dense_of_loop(nn.Conv2d(8, 6, 3, padding=1, groups=groups), x, delta)
+    left, right = (None if r is None else _randn(r, n) for r, n in ((r1, 6), (r2, expected.shape[2])))
     expected = expected if left is None else left @ expected
+    expected = expected if right is None else expected @ right.T
     if last:
         x, delta = (tensor.to(memory_format=torch.channels_last) for tensor in (x, delta))
-    use = ConvolutionUse(delta, x, True, geometry)
-    assert use._forming_is_less_work(left, right) == forms
+    use = ConvolutionUse(delta, x, True, Geometry((3, 3), (1, 1), (1, 1), (1, 1), groups))
     assert relative_error(use.sandwich(left, right), expected) < DOUBLE
 
 
