@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from indexer import Ask, BuildSpec, KnownExample, Question, build
-from indexer.checkpoints.files import list_checkpoints, load_into, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import load_into, read_weights
 from indexer.evaluate.exact import exact_scores
 from indexer.recipes.mnist import task
 
@@ -28,9 +29,9 @@ QUERIES, TOP = 100, 10
 def plain_gradients() -> list[float]:
     """Return the seconds that ``backward()`` takes at all checkpoints, for each query."""
     modules: list[nn.Module] = []
-    for checkpoint in list_checkpoints(RUN):
+    for checkpoint in open_run(RUN).checkpoints:
         modules.append(task.model().eval())
-        load_into(modules[-1], read_state(checkpoint.path), checkpoint.path.name)
+        load_into(modules[-1], read_weights(checkpoint.path), checkpoint.path.name)
     assert task.test is not None
     seconds = []
     for query in range(QUERIES):
@@ -60,7 +61,7 @@ def answers(ask: Ask, exact: np.ndarray) -> tuple[list[float], float, float]:
 
 def main() -> None:
     """Print one row a projection."""
-    exact = exact_scores(task, RUN, queries=QUERIES).scores
+    exact = exact_scores(task, BuildSpec(RUN), queries=QUERIES).scores
     plain_gradients()  # warm
     print("| projection | bytes an example | recall@10 p / o | answer p50 | p99 | p50 over plain gradients |")
     print("|---|---|---|---|---|---|")

@@ -53,7 +53,7 @@ def identity(name: str) -> bool:
 def streamed(name: str) -> bool:
     """Compare all scores [50, 4500] by factor products with exact.npy, self-influence too, and take the memory."""
     exact, self_exact = (np.load(workload(name) / f"{file}.npy") for file in ("exact", "self_exact"))
-    found = exact_scores(neutral_task(name), workload(name), queries=QUERIES)
+    found = exact_scores(neutral_task(name), BuildSpec(workload(name)), queries=QUERIES)
     error = np.max(np.abs(found.scores - exact) / np.abs(exact))
     self_error = np.max(np.abs(found.self_influence.sum(axis=1) - self_exact) / self_exact)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

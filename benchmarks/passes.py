@@ -84,7 +84,7 @@ def plain_steps(work: Workload, batch: Examples) -> dict[str, Pass]:
 def our_passes(subject: Subject) -> dict[str, Pass]:
     """Return the ways of `OURS`, and the dense one where it has its matrix."""
     model, projection, batch = subject.model, subject.projection, subject.batch
-    method = TracIn(model, (1.0,), projection)
+    method = TracIn(model, [dict.fromkeys(model.parameters, 1.0)], projection)
 
     def capture() -> None:
         model.each(0, batch, lambda name, gradient: None)

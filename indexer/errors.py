@@ -11,7 +11,9 @@ ProponentError
 ├── TaskError                   a task that cannot be loaded, or does not keep its contract
 │   └── ProbeError              a model or loss whose per-example gradients would be wrong
 ├── CheckpointError             a checkpoint that is missing, unreadable or does not fit the model
-│   └── LearningRateError       no usable learning rate
+│   ├── LearningRateError       no usable learning rate
+│   └── ChoiceError             nothing to choose checkpoints by, or none to choose
+├── RecordError                 a recording of a training that cannot start or go on
 ├── IndexFileError              an index that cannot be trusted
 │   ├── CorruptIndexError       its files are not what its manifest says
 │   └── TaskMismatchError       it was built with another task
@@ -70,6 +72,14 @@ class CheckpointError(ProponentError):
 
 class LearningRateError(CheckpointError):
     """A checkpoint without a usable learning rate."""
+
+
+class ChoiceError(CheckpointError):
+    """A run whose loss says nothing about which checkpoints to choose, or that has none where it falls."""
+
+
+class RecordError(ProponentError):
+    """A recording of a training that cannot start or go on."""
 
 
 class IndexFileError(ProponentError):

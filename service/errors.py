@@ -31,6 +31,8 @@ STATUS: dict[type[errors.ProponentError], int] = {
     errors.ProbeError: 500,
     errors.CheckpointError: 500,
     errors.LearningRateError: 500,
+    errors.ChoiceError: 500,
+    errors.RecordError: 500,
     errors.IndexFileError: 503,
     errors.CorruptIndexError: 503,
     errors.TaskMismatchError: 503,

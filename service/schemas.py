@@ -148,12 +148,20 @@ class IndexList(_Answer):
     indexes: list[IndexSummary]
 
 
+class RateOut(_Answer):
+    """Parameters whose part of the score has a weight of its own."""
+
+    parameters: list[str]
+    eta: float
+
+
 class CheckpointOut(_Answer):
-    """One checkpoint, eta being the weight of its part of the score."""
+    """One checkpoint, eta being the weight of its part of the score; rates: by parameter, where they differ."""
 
     file: str
-    learning_rate: float
+    learning_rate: float | None
     eta: float
+    rates: list[RateOut]
     step: int | None
     epoch: float | None
     train_loss: float | None
@@ -173,6 +181,8 @@ class IndexDetail(IndexSummary):
     width: int
     parameters: dict[str, Any]
     checkpoints: list[CheckpointOut]
+    eta_convention: str
+    choice: dict[str, Any] | None
     input: dict[str, Any]
     labels: list[str] | None
     explains: list[str]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     "things": (
-        *("indexer.errors", "indexer.codecs", "indexer.losses", "indexer.task", "indexer.checkpoints", "indexer.index"),
+        *("indexer.errors", "indexer.atomic", "indexer.codecs", "indexer.losses", "indexer.task", "indexer.checkpoints", "indexer.index"),
     ),
     "mathematics": ("indexer.gradients", "indexer.projection"),
     "methods": ("indexer.methods",),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from indexer import BuildSpec, Task, build
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
-from indexer.methods.method import Batch, Part, TrainRows
+from indexer.methods.method import Batch, Etas, Part, TrainRows
 
 
 class Toy:
@@ -65,7 +65,7 @@ class ToyKind:
     def open(
         self,
         model: ModelAtCheckpoints,
-        etas: tuple[float, ...],
+        etas: Etas,
         parameters: Mapping[str, Any],
         fitted: Mapping[str, Tensor],
     ) -> Toy:

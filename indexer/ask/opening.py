@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from indexer.checkpoints.states import model_states
+from indexer.checkpoints.weights import load_adapter_into, load_into
 from indexer.errors import BuildError, CheckpointError, CorruptIndexError, TaskMismatchError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Block
@@ -82,7 +83,8 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
     module = copy.deepcopy(task.model())
     stored = ((f"checkpoint {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints)
     try:
-        states = model_states(module, stored)
+        adapter = manifest.checkpoints[0].adapter
+        states = model_states(module, stored, load_adapter_into if adapter else load_into)
     except CheckpointError as exc:
         raise TaskMismatchError(f"{_built(version)} was built with another model: {exc}") from exc
     chosen = [name for block in manifest.blocks for name in block.parameters]
@@ -151,9 +153,8 @@ def _probe_rows(version: IndexVersion) -> list[int]:
 def _method(version: IndexVersion, model: ModelAtCheckpoints) -> Method:
     entry = version.manifest.method
     fitted = {} if entry.fitted is None else _tensors(version, entry.fitted)
-    etas = tuple(checkpoint.eta for checkpoint in version.manifest.checkpoints)
     try:
-        method = method_kind(entry.name).open(model, etas, entry.parameters, fitted)
+        method = method_kind(entry.name).open(model, version.manifest.etas(), entry.parameters, fitted)
     except BuildError as exc:
         raise CorruptIndexError(
             f"{_built(version)} cannot be opened here: {exc}; was it built by a newer version?"

@@ -8,7 +8,7 @@ nothing half written under a name that anybody reads.
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from torch import Tensor
 
 from indexer.building.examples import check_labels, example_rows
 from indexer.building.plan import PLANNED_ON, batches, make_plan, refuse_too_large, running
+from indexer.building.selection import selected
 from indexer.building.source import Source, open_source, options_of
 from indexer.building.spec import BuildSpec
-from indexer.checkpoints.files import list_checkpoints
-from indexer.checkpoints.optimizer import Optimizer, StepSizes
+from indexer.checkpoints.eta import approximate
+from indexer.checkpoints.optimizer import Optimizer
+from indexer.checkpoints.step_sizes import StepSizes
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Layout
 from indexer.gradients.memory import bytes_per_example
@@ -57,7 +59,8 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
     refuse_existing(folder)
     started = time.time()
     with running(spec.threads):
-        source = open_source(task, list_checkpoints(spec.checkpoints), options_of(spec))
+        run, choice = selected(spec)
+        source = open_source(task, run, options_of(spec))
         plan = _plan(task, spec, source)
         step_sizes = None if spec.preconditioner is None else source.step_sizes()
         method, fitted = _method(task, spec, source, plan, step_sizes)
@@ -72,12 +75,13 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                     labels=None if task.labels is None else list(task.labels), input=task.codec.describe()
                 ),
                 checkpoints=checkpoints,
-                eta_convention="learning_rate",
+                eta_convention=spec.eta,
                 blocks=_block_entries(source.model.layout),
                 sequential=source.model.layout.sequential,
                 left_out=list(source.model.layout.left_out),
                 optimizer=_optimizer_entry(source),
-                caveats=_caveats(source, step_sizes),
+                caveats=_caveats(source, step_sizes, spec.eta),
+                choice=choice,
                 vectors=_vectors_entry(method, rows.shards),
                 search=m.SearchEntry(kind="flat"),
                 examples=[_write_examples(task, rows, objects, progress)],
@@ -146,16 +150,17 @@ def _method_entry(name: str, method: Method, fitted: dict[str, Tensor], objects:
 
 
 def _optimizer_entry(source: Source) -> dict[str, Any] | None:
-    optimizer = source.checkpoints[0].optimizer
+    optimizer = source.run.optimizer
     return None if optimizer is None else {"name": optimizer.name, **optimizer.parameters}
 
 
-def _caveats(source: Source, step_sizes: Sequence[StepSizes] | None) -> list[str]:
+def _caveats(source: Source, step_sizes: Sequence[StepSizes] | None, eta: str) -> list[str]:
     preconditioned = step_sizes is not None
-    optimizer = source.checkpoints[0].optimizer or (Optimizer("adam") if preconditioned else None)
+    optimizer = source.run.optimizer or (Optimizer("adam") if preconditioned else None)
     found = [] if optimizer is None else [optimizer.caveat(preconditioned)]
     if not all(sizes.named for sizes in step_sizes or ()):
         found.append("the optimizer's state keeps no names: taken to be in the order of model.parameters()")
+    found += [*source.run.caveats, approximate(source.run, eta)]
     return [caveat for caveat in found if caveat is not None]
 
 
@@ -180,15 +185,25 @@ def _write_checkpoints(source: Source, objects: Objects) -> list[m.CheckpointEnt
     return [
         m.CheckpointEntry(
             object=objects.add(safetensors.torch.save(_unshared(state))),
-            file=checkpoint.path.name,
-            learning_rate=checkpoint.learning_rate,
-            eta=checkpoint.learning_rate,
+            file=checkpoint.name,
+            learning_rate=checkpoint.learning_rates[0] if checkpoint.learning_rates else None,
+            eta=next(iter(etas.values())),
             step=checkpoint.step,
             epoch=checkpoint.epoch,
             train_loss=checkpoint.train_loss,
+            rates=_rate_entries(etas),
+            adapter=checkpoint.adapter,
         )
-        for checkpoint, state in zip(source.checkpoints, source.files, strict=True)
+        for checkpoint, state, etas in zip(source.run.checkpoints, source.weights.files, source.etas, strict=True)
     ]
+
+
+def _rate_entries(etas: Mapping[str, float]) -> list[m.RateEntry]:
+    """Return the parameters by their eta; none where all have one."""
+    by_eta: dict[float, list[str]] = {}
+    for name, eta in etas.items():
+        by_eta.setdefault(eta, []).append(name)
+    return [m.RateEntry(parameters=names, eta=eta) for eta, names in by_eta.items()] if len(by_eta) > 1 else []
 
 
 def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""The source of a build: a task's model at the checkpoints of a folder, probed, and everything cheap checked first."""
+"""The source of a build: a task's model at the checkpoints of a run, probed, and everything cheap checked first."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from indexer.building.examples import check_labels
 from indexer.building.spec import BuildSpec
-from indexer.checkpoints.files import LISTING, Checkpoint, read_state
-from indexer.checkpoints.optimizer import PRECONDITIONED, StepSizes, adam_step_sizes
-from indexer.checkpoints.states import model_states, own_state
+from indexer.checkpoints.eta import by_parameter, etas
+from indexer.checkpoints.groups import OwnParameters, group_names
+from indexer.checkpoints.listing import LISTING
+from indexer.checkpoints.optimizer import PRECONDITIONED
+from indexer.checkpoints.run import Run
+from indexer.checkpoints.states import RunWeights, own_state, read_states
+from indexer.checkpoints.step_sizes import StepSizes, adam_step_sizes
 from indexer.errors import BuildError, CheckpointError, TaskError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
 from indexer.gradients.layout import convolves_in_two_dimensions
@@ -22,16 +26,15 @@ from indexer.task import Task, content_hash, read_rows
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A task's model, warm at all checkpoints, and the checkpoints' own tensors."""
+    """A task's model, warm at all checkpoints of a run, and the checkpoints' own tensors.
+
+    etas: of each checkpoint, for every parameter of the gradient.
+    """
 
     model: ModelAtCheckpoints
-    checkpoints: tuple[Checkpoint, ...]
-    files: tuple[dict[str, Tensor], ...]
-
-    @property
-    def etas(self) -> tuple[float, ...]:
-        """The learning rate at each checkpoint."""
-        return tuple(checkpoint.learning_rate for checkpoint in self.checkpoints)
+    run: Run
+    weights: RunWeights
+    etas: tuple[Mapping[str, float], ...]
 
     def step_sizes(self) -> list[StepSizes]:
         """Return Adam's step sizes at each checkpoint.
@@ -39,12 +42,11 @@ class Source:
         Raises:
             CheckpointError: a checkpoint has no optimizer state, or one of another optimizer.
         """
-        shapes = {name: tuple(self.model.states[0][name].shape) for name in self.model.parameters}
-        trainable = [name for name, trains in self.model.parameters.items() if trains]
+        own = _own_parameters(self.model, self.weights.renamed)
         found = []
-        for i, checkpoint in enumerate(self.checkpoints, 1):
-            where = f"checkpoint {i} of {len(self.checkpoints)} ({checkpoint.path.name!r})"
-            known = checkpoint.optimizer
+        known = self.run.optimizer
+        for number, checkpoint in enumerate(self.run.checkpoints):
+            where = self.run.where(number)
             if known is not None and known.name not in PRECONDITIONED:
                 raise CheckpointError(
                     f"{where} was trained with {known.name!r}; the preconditioner 'adam' is for Adam and AdamW"
@@ -54,21 +56,23 @@ class Source:
                     f"{where} has no optimizer_state; the preconditioner 'adam' needs it at every checkpoint: save "
                     f"optimizer.state_dict() beside it and name the file in {LISTING}"
                 )
-            found.append(adam_step_sizes(checkpoint.optimizer_state, shapes, trainable))
+            found.append(adam_step_sizes(checkpoint.optimizer_state, own))
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a model is to be kept.
+    """How a model is to be kept, and its checkpoints weighted.
 
-    parameters: patterns of those whose gradient is wanted, none for all; memory_format ``auto`` chooses what pays.
+    parameters: patterns of those whose gradient is wanted, none for all; memory_format ``auto`` chooses what pays;
+    eta: how checkpoints are weighted, see `indexer.checkpoints.eta`.
     """
 
     dtype: torch.dtype = torch.float32
     parameters: tuple[str, ...] = ()
     memory_format: str = "contiguous"
     device: str = "cpu"
+    eta: str = "learning_rate"
 
 
 PLAIN = Options()
@@ -76,24 +80,61 @@ PLAIN = Options()
 
 def options_of(spec: BuildSpec) -> Options:
     """Return what a spec says of its model."""
-    return Options(torch.float32, tuple(spec.parameters), spec.memory_format, spec.device)
+    return Options(torch.float32, tuple(spec.parameters), spec.memory_format, spec.device, spec.eta)
 
 
-def open_source(task: Task, checkpoints: tuple[Checkpoint, ...], options: Options = PLAIN) -> Source:
+def open_source(task: Task, run: Run, options: Options = PLAIN) -> Source:
     """Read the checkpoints, probe the task's model at the last one, and keep it warm at all of them.
 
     Raises:
         BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
+        LearningRateError: a checkpoint has no usable rate for the convention that the options choose.
         TaskError: data, labels, codec and model do not fit together.
     """
-    files = tuple(read_state(checkpoint.path) for checkpoint in checkpoints)
-    return Source(warm_model(task, checkpoints, files, options), checkpoints, files)
+    by_group = etas(run, options.eta)
+    module = copy.deepcopy(task.model())  # the task may hand out one model again and again
+    weights = read_states(run, module)
+    if run.checkpoints[0].adapter:
+        _check_base(task, weights)
+    model = warm_model(task, module, weights.states, options)
+    return Source(model, run, weights, _etas_by_parameter(run, by_group, model, weights.renamed))
+
+
+def _check_base(task: Task, weights: RunWeights) -> None:
+    """Make sure that what an adapter's files leave out is the same each time the task makes its model.
+
+    Raises:
+        TaskError: it is not.
+    """
+    again = own_state(task.model())
+    for name, tensor in again.items():
+        if name not in weights.files[0] and not weights.states[0][name].equal(tensor):
+            raise TaskError(
+                f"the checkpoints are adapters, and {name!r} of their base is another each time task.model() is "
+                "called; load the base that they were trained on in it"
+            )
+
+
+def _etas_by_parameter(
+    run: Run, by_group: Sequence[Sequence[float]], model: ModelAtCheckpoints, renamed: Mapping[str, str]
+) -> tuple[Mapping[str, float], ...]:
+    names: list[tuple[str, ...]] = []
+    if any(len(set(rates)) > 1 for rates in by_group):
+        where = f"the optimizer of {str(run.folder)!r}"
+        names = group_names(run.groups, _own_parameters(model, renamed), where)
+    wanted = [name for block in model.layout.blocks for name in block.parameters]
+    return tuple(by_parameter(rates, names, wanted) for rates in by_group)
+
+
+def _own_parameters(model: ModelAtCheckpoints, renamed: Mapping[str, str]) -> OwnParameters:
+    shapes = {name: tuple(model.states[0][name].shape) for name in model.parameters}
+    return OwnParameters(shapes, [name for name, trains in model.parameters.items() if trains], renamed)
 
 
 def warm_model(
-    task: Task, checkpoints: Sequence[Checkpoint], files: Sequence[dict[str, Tensor]], options: Options
+    task: Task, module: nn.Module, states: Sequence[dict[str, Tensor]], options: Options
 ) -> ModelAtCheckpoints:
-    """Probe the task's model and keep it warm with the weights of files; without any, with its own first weights.
+    """Probe the task's model, a module of its own, and keep it warm at the states; it has the weights of the last.
 
     Raises:
         BuildError: there are too few training examples, a pattern fits no parameter, or there is no such device.
@@ -102,9 +143,6 @@ def warm_model(
     if len(task.train) < PROBE_ROWS:
         raise BuildError(f"expected at least {PROBE_ROWS} training examples, found {len(task.train)}")
     on = find_device(options.device)
-    where = [f"checkpoint {i} of {len(files)} ({c.path.name!r})" for i, c in enumerate(checkpoints, 1)]
-    module = copy.deepcopy(task.model())  # the task may hand out one model again and again
-    states = model_states(module, zip(where, files, strict=True)) or [own_state(module)]
     batch = read_rows(task.train, range(PROBE_ROWS))
     _check_data(task, batch)
     layout = probe(module, task.loss, batch, chosen_parameters(module, options.parameters))

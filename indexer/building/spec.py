@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from indexer.checkpoints.eta import CONVENTIONS
 from indexer.errors import BuildError
 
 MEMORY_FORMATS = ("auto", "contiguous", "channels_last")
@@ -23,8 +24,11 @@ DEFAULT_PROJECTION: Mapping[str, Any] = {"name": "rank1", "numbers": 1024, "seed
 
 @dataclass(frozen=True, slots=True)
 class BuildSpec:
-    """How to build: the checkpoints' folder, the method, its projection, and how to run.
+    """How to build: the run, which of its checkpoints and how they weigh, the method, its projection, and how to run.
 
+    checkpoints: a run: what `indexer.checkpoints.folder.open_run` reads. choose: so many of its checkpoints, by its
+    loss; steps: those at these steps; neither: all. eta: ``learning_rate`` or ``interval``, see
+    `indexer.checkpoints.eta`.
     projection: {"name", ...}: ``identity``, ``gaussian`` or ``rank1``; ``numbers`` is the most that is stored a
     checkpoint for each example, ``seed`` chooses the random matrices.
     parameters: patterns such as ``encoder.*`` of the parameters whose gradient is indexed, or ``!pooler.*`` of those
@@ -43,6 +47,9 @@ class BuildSpec:
     projection: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_PROJECTION))
     parameters: Sequence[str] = ()
     preconditioner: str | None = None
+    choose: int | None = None
+    steps: Sequence[int] = ()
+    eta: str = "learning_rate"
     batch_size: int | None = None
     threads: int | None = None
     memory_format: str = "auto"
@@ -50,12 +57,16 @@ class BuildSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoints", Path(self.checkpoints))
-        object.__setattr__(self, "parameters", tuple(self.parameters))
-        for name, known in (("memory_format", MEMORY_FORMATS), ("preconditioner", PRECONDITIONERS)):
+        for name in ("parameters", "steps"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.choose is not None and self.steps:
+            raise BuildError("choose and steps both say which checkpoints to take; give one of them")
+        known_values = (("memory_format", MEMORY_FORMATS), ("preconditioner", PRECONDITIONERS), ("eta", CONVENTIONS))
+        for name, known in known_values:
             if getattr(self, name) not in known:
                 choices = ", ".join(repr(value) for value in known if value is not None)
                 raise BuildError(f"{name} = {getattr(self, name)!r}: expected one of {choices}")
-        for name in ("batch_size", "threads"):
+        for name in ("batch_size", "threads", "choose"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BuildError(f"{name} = {value}: expected at least 1")
@@ -90,6 +101,9 @@ def read_spec(path: Path, checkpoints: Path) -> BuildSpec:
 
 _TYPES: Mapping[str, tuple[type, str]] = {
     "method": (str, "a name"),
+    "choose": (int, "a whole number"),
+    "steps": (list, "a list of steps, such as [71, 142]"),
+    "eta": (str, "a name"),
     "projection": (dict, "a table, such as [projection]"),
     "batch_size": (int, "a whole number"),
     "threads": (int, "a whole number"),

@@ -4,6 +4,7 @@ The model is probed as a build would probe it; then a few real training examples
 is, how many bytes each block would store, and how long each part of the pass takes on this machine.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor
 from indexer.building.plan import PLANNED_ON, plan_batch_size
 from indexer.building.source import options_of, warm_model
 from indexer.building.spec import BuildSpec
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.states import own_state, read_states
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Block
@@ -76,9 +78,10 @@ class Survey:
 
 def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
     """Probe and measure a task; raises what a build would raise at its start."""
-    listed = () if checkpoints is None else list_checkpoints(checkpoints)
-    files = [read_state(checkpoint.path) for checkpoint in listed]
-    model = warm_model(task, listed, files, options_of(spec))
+    run = None if checkpoints is None else open_run(checkpoints)
+    module = copy.deepcopy(task.model())
+    states = (own_state(module),) if run is None else read_states(run, module).states
+    model = warm_model(task, module, states, options_of(spec))
     projection = make_projection(model.layout, spec.projection)
     few = read_rows(task.train, range(min(PLANNED_ON, len(task.train))))
     batch_size = spec.batch_size or plan_batch_size(bytes_per_example(model, few))

@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,22 @@ def load_weights_only(path: Path, advice: str) -> Any:
     Raises:
         CheckpointError: the file is unreadable or holds other objects; ``advice`` says how to save it.
     """
+    return _load(path, advice, mapped=False)
+
+
+def peek_weights_only(path: Path, advice: str) -> Any:
+    """Return the same without reading the tensors before they are used, where the file's format lets them wait.
+
+    The file must stay as it is while they are in use.
+
+    Raises:
+        CheckpointError: the file is unreadable or holds other objects; ``advice`` says how to save it.
+    """
+    return _load(path, advice, mapped=zipfile.is_zipfile(path))  # what torch < 1.6 wrote cannot be mapped
+
+
+def _load(path: Path, advice: str, mapped: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as exc:
         raise CheckpointError(f"{str(path)!r} cannot be read as weights only; {advice}") from exc

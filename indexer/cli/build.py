@@ -8,6 +8,7 @@ import typer
 
 from indexer.building.build import build as build_index
 from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec, read_spec
+from indexer.cli.options import Checkpoints, Choose, Eta, Steps, parse_steps
 from indexer.cli.progress import bars, console
 from indexer.errors import BuildError
 from indexer.task import load_task
@@ -15,8 +16,11 @@ from indexer.task import load_task
 
 def build(
     task: Annotated[str, typer.Argument(help="The task: 'path.py:name' or 'module:name'.", metavar="TASK")],
-    checkpoints: Annotated[Path, typer.Option(help="Folder with checkpoints.json and the files that it lists.")],
+    checkpoints: Checkpoints,
     out: Annotated[Path, typer.Option(help="Folder to build the index in; it must not hold one yet.")],
+    choose: Choose = None,
+    steps: Steps = None,
+    eta: Eta = None,
     projection: Annotated[
         str | None, typer.Option(help="identity, gaussian or rank1, and how many numbers a checkpoint: 'rank1:1024'.")
     ] = None,
@@ -47,11 +51,19 @@ def build(
             parameters=parameters or chosen.parameters,
             preconditioner=preconditioner or chosen.preconditioner,
             device=device or chosen.device,
+            choose=chosen.choose if choose is None else choose,
+            steps=parse_steps(steps) or chosen.steps,
+            eta=eta or chosen.eta,
         )
         version = build_index(load_task(task), chosen, out, progress)
     manifest = version.manifest
     vectors = manifest.vectors
     console.print(f"{out}: {vectors.rows:,} vectors of {vectors.width:,} numbers, version {version.version}")
+    if manifest.choice is not None:
+        at = ", ".join(str(entry.step) for entry in manifest.checkpoints)
+        console.print(f"{len(manifest.checkpoints)} of {manifest.choice['of']} checkpoints, at steps {at}")
+        for note in manifest.choice.get("notes", ()):
+            console.print(note, style="yellow")
     if manifest.left_out:
         console.print(f"left out, frozen or not chosen: {', '.join(manifest.left_out)}", style="yellow")
     for caveat in manifest.caveats:

@@ -7,6 +7,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from indexer.building.spec import BuildSpec
+from indexer.cli.options import Checkpoints, Choose, Eta, Steps, parse_steps
 from indexer.cli.progress import bars
 from indexer.errors import TaskError
 from indexer.evaluate.exact import exact_scores
@@ -21,18 +23,22 @@ app = typer.Typer(no_args_is_help=True, help="Measure how right an index is, and
 @app.command()
 def exact(
     task: Annotated[str, typer.Argument(help="The task: 'path.py:name' or 'module:name'.", metavar="TASK")],
-    checkpoints: Annotated[Path, typer.Option(help="Folder with checkpoints.json and the files that it lists.")],
+    checkpoints: Checkpoints,
     out: Annotated[Path, typer.Option(help="Folder for exact.npy [queries, rows] and self_exact.npy [rows].")],
     queries: Annotated[
         int, typer.Option(min=1, help="Ask about the first so many test examples, at their own labels.")
     ] = 50,
+    choose: Choose = None,
+    steps: Steps = None,
+    eta: Eta = None,
 ) -> None:
     """Exact scores by factor products in float64, streamed: nothing projected, no index needed.
 
     Example: proponent evaluate exact digits.py:task --checkpoints runs/digits --out exact
     """
     with bars() as progress:
-        found = exact_scores(load_task(task), checkpoints, queries=queries, progress=progress)
+        spec = BuildSpec(checkpoints, choose=choose, steps=parse_steps(steps), eta=eta or "learning_rate")
+        found = exact_scores(load_task(task), spec, queries=queries, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "exact.npy", found.scores)
     np.save(out / "self_exact.npy", found.self_influence.sum(axis=1))

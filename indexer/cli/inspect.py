@@ -16,6 +16,11 @@ from indexer.errors import BuildError
 from indexer.index.versions import IndexVersion, open_version
 from indexer.task import load_task
 
+_CONVENTIONS = {
+    "learning_rate": "learning_rate: of the last step before the checkpoint",
+    "interval": "interval: the rates of the steps since the checkpoint before, over steps an epoch",
+}
+
 
 def inspect(
     what: Annotated[str, typer.Argument(help="Folder of an index, or a task: 'path.py:name'.", metavar="INDEX|TASK")],
@@ -109,6 +114,9 @@ def _facts(version: IndexVersion) -> Table:
     if manifest.optimizer is not None:
         told = {name: value for name, value in manifest.optimizer.items() if name != "name"}
         table.add_row("optimizer", f"{manifest.optimizer['name']} {told}")
+    table.add_row("eta", _CONVENTIONS[manifest.eta_convention])
+    if manifest.choice is not None:
+        table.add_row("choice", f"{len(manifest.checkpoints)} of {manifest.choice['of']}: {manifest.choice['rule']}")
     for caveat in manifest.caveats:
         table.add_row("caveat", caveat)
     if manifest.left_out:
@@ -123,7 +131,8 @@ def _checkpoints(version: IndexVersion) -> Table:
     for entry in version.manifest.checkpoints:
         loss = "" if entry.train_loss is None else f"{entry.train_loss:.4f}"
         epoch = "" if entry.epoch is None else f"{entry.epoch:g}"
-        table.add_row(entry.file, f"{entry.eta:g}", "" if entry.step is None else str(entry.step), epoch, loss)
+        etas = ", ".join(f"{eta:.4g}" for eta in dict.fromkeys([entry.eta, *(rate.eta for rate in entry.rates)]))
+        table.add_row(entry.file, etas, "" if entry.step is None else str(entry.step), epoch, loss)
     return table
 
 

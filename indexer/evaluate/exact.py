@@ -4,7 +4,6 @@ Factor products in float64: the truth that indexes are measured against, at any 
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,8 +11,9 @@ from jaxtyping import Float
 
 from indexer.building.build import Progress, silent
 from indexer.building.plan import batches
+from indexer.building.selection import selected
 from indexer.building.source import Options, open_source
-from indexer.checkpoints.files import list_checkpoints
+from indexer.building.spec import BuildSpec
 from indexer.errors import TaskError
 from indexer.methods.tracin import TracIn
 from indexer.projection.identity import Identity
@@ -29,9 +29,11 @@ class ExactScores:
 
 
 def exact_scores(
-    task: Task, checkpoints: Path, *, queries: int, batch_size: int = 128, progress: Progress = silent
+    task: Task, spec: BuildSpec, *, queries: int, batch_size: int = 128, progress: Progress = silent
 ) -> ExactScores:
     """Score the first ``queries`` test examples, at their own labels, against every training example.
+
+    spec: its checkpoints, which of them and how they weigh, and its parameters; nothing else of it is used.
 
     Raises:
         TaskError: the task has no test split, or a smaller one.
@@ -41,7 +43,8 @@ def exact_scores(
         raise TaskError(
             f"expected at least {queries} test examples to ask about, found {found}; give the task a test split"
         )
-    source = open_source(task, list_checkpoints(checkpoints), Options(torch.float64))
+    run, _ = selected(spec)
+    source = open_source(task, run, Options(torch.float64, tuple(spec.parameters), eta=spec.eta))
     method = TracIn(source.model, source.etas, Identity(source.model.layout))
     rows = batches(len(task.train), batch_size)
     scores, self_influence = [], []

@@ -59,7 +59,17 @@ class ModelAtCheckpoints:
         self.dtype = dtype
         self.parameters = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
         names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
-        self._stacked = {name: torch.stack([self.cast(state[name]) for state in states]) for name in names}
+        chosen = {name for block in layout.blocks for name in block.parameters}
+        self._axes = {  # what has no gradient and is one tensor at all checkpoints, such as a frozen base, is kept once
+            name: None if name not in chosen and all(state[name] is states[0][name] for state in states) else 0
+            for name in names
+        }
+        self._stacked = {
+            name: self.cast(states[0][name])
+            if self._axes[name] is None
+            else torch.stack([self.cast(state[name]) for state in states])
+            for name in names
+        }
         self.states = [self._unstacked(i) for i in range(len(states))]
 
     def __len__(self) -> int:
@@ -126,7 +136,9 @@ class ModelAtCheckpoints:
         if self.layout.sequential is None and not self.layout.on("loop"):
             # fused attention has no rule for vmap; this is a setting of the process: one thread at a time, as above
             with sdpa_kernel(SDPBackend.MATH):
-                found: tuple[Tensor, Tensor] = vmap(partial(one, tapped))(self._stacked, dict(matrices))
+                found: tuple[Tensor, Tensor] = vmap(partial(one, tapped), (self._axes, 0))(
+                    self._stacked, dict(matrices)
+                )
             return found
         rows = [
             one(eager, self.states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
@@ -162,7 +174,10 @@ class ModelAtCheckpoints:
 
     def _unstacked(self, checkpoint: int) -> dict[str, Tensor]:
         """Return the state at one checkpoint: views, but for the kernels of convolutions with channels last."""
-        state = {name: stack[checkpoint].detach() for name, stack in self._stacked.items()}
+        state = {
+            name: (stack if self._axes[name] is None else stack[checkpoint]).detach()
+            for name, stack in self._stacked.items()
+        }
         if self.placement.channels_last:
             for name, tensor in state.items():
                 if tensor.ndim == 4:

@@ -34,16 +34,30 @@ class TaskEntry(_Frozen):
     input: dict[str, Any]
 
 
+class RateEntry(_Frozen):
+    """Parameters of the gradient that have one eta of their own, because the optimizer stepped them at another rate."""
+
+    parameters: list[str] = Field(min_length=1)
+    eta: float = Field(gt=0)
+
+
 class CheckpointEntry(_Frozen):
-    """One checkpoint: its weights (safetensors) and what its listing said."""
+    """One checkpoint: its weights (safetensors) and what its run said.
+
+    learning_rate: of the last step before it, of the first group of the optimizer; null where nothing says it. rates:
+    every parameter of the gradient by its eta, or nothing where all have one; ``eta`` is the first parameter's.
+    adapter: the weights are those of an adapter; what they leave out is the task's model's own.
+    """
 
     object: ObjectRef
     file: str
-    learning_rate: float = Field(gt=0)
+    learning_rate: float | None = Field(ge=0)
     eta: float = Field(gt=0)
     step: int | None
     epoch: float | None
     train_loss: float | None
+    rates: list[RateEntry] = []
+    adapter: bool = False
 
 
 class PartEntry(_Frozen):
@@ -126,17 +140,26 @@ class Manifest(_Frozen):
     method: MethodEntry
     task: TaskEntry
     checkpoints: list[CheckpointEntry] = Field(min_length=1)
-    eta_convention: Literal["learning_rate"]
+    eta_convention: str = Field(pattern="^(learning_rate|interval)$")
     blocks: list[BlockEntry]
     sequential: str | None
     left_out: list[str] = []
     optimizer: dict[str, Any] | None = None
     caveats: list[str] = []
+    choice: dict[str, Any] | None = None
     vectors: VectorsEntry
     search: SearchEntry
     examples: list[ExamplesEntry] = Field(min_length=1, max_length=1)
     probe: ProbeEntry
     plan: Plan
+
+    def etas(self) -> list[dict[str, float]]:
+        """Return the weight of each checkpoint, for every parameter of the gradient."""
+        names = [name for block in self.blocks for name in block.parameters]
+        return [
+            dict.fromkeys(names, entry.eta) | {name: rate.eta for rate in entry.rates for name in rate.parameters}
+            for entry in self.checkpoints
+        ]
 
     def objects(self) -> dict[str, ObjectRef]:
         """Return every object by a name for people."""

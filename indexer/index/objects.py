@@ -1,4 +1,4 @@
-"""Immutable files named by the sha256 of their bytes, and atomic writes.
+"""Immutable files named by the sha256 of their bytes.
 
 A file is written under a temporary name in its final folder, synced and renamed: a reader sees all of it or nothing.
 """
@@ -13,6 +13,7 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.atomic import sync_folder
 from indexer.errors import CorruptIndexError
 
 
@@ -58,7 +59,7 @@ class Objects:
                 done.append(ref)
             finally:
                 temporary.unlink(missing_ok=True)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
 
     def read(self, ref: ObjectRef, role: str) -> bytes:
         """Return an object's bytes, its size checked; role says what it is, for people."""
@@ -97,30 +98,6 @@ class Objects:
             )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a small file so that a reader sees the old one or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

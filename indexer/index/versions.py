@@ -15,9 +15,10 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
+from indexer.atomic import write_atomically
 from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
 from indexer.index.manifest import FORMAT, Manifest
-from indexer.index.objects import ObjectRef, Objects, write_atomically
+from indexer.index.objects import ObjectRef, Objects
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 
 Batch = tuple[Tensor, Tensor]
+Etas = Sequence[Mapping[str, float]]  # the weight of each checkpoint, for every parameter of the gradient by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class MethodKind(Protocol):
     def open(
         self,
         model: ModelAtCheckpoints,
-        etas: tuple[float, ...],
+        etas: Etas,
         parameters: Mapping[str, Any],
         fitted: Mapping[str, Tensor],
     ) -> Method:

@@ -3,6 +3,7 @@
 Both vectors are the concatenation over checkpoints of sqrt(eta_i) P_i g_i, so that their inner product is the score:
 exact with P = identity, and unbiased for random P. Never the sum over checkpoints: that is another number.
 Self-influence at checkpoint i is eta_i ‖g_i(z)‖², from the factors, exact under every projection.
+Parameters that the optimizer steps at rates of their own have their own eta_i: it stands before their part of the sum.
 
 With a preconditioner every gradient is first multiplied, entry by entry, by the square root of the optimizer's step
 sizes D_i, on both sides: the score is then the sum of eta_i <grad l(w_i, z), D_i grad h(w_i, z')>.
@@ -19,11 +20,13 @@ from indexer.errors import BuildError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.block import BlockGradient, ScaledGradient
 from indexer.gradients.capture import Gradients
-from indexer.methods.method import Batch, Part, TrainRows
+from indexer.gradients.layout import Layout
+from indexer.methods.method import Batch, Etas, Part, TrainRows
 from indexer.projection.identity import Identity
 from indexer.projection.projections import Projection, describe, make_projection, project
 
 _SCALE = "/scale"  # after a block's name, among the tensors of a checkpoint
+_ROOT = "/root of eta"
 
 
 class TracIn:
@@ -35,19 +38,24 @@ class TracIn:
     def __init__(
         self,
         model: ModelAtCheckpoints,
-        etas: tuple[float, ...],
+        etas: Etas,
         projection: Projection,
         scales: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._model = model
-        self._etas = etas
         self._projection = projection
+        self._etas = {block.name: [float(eta[block.parameters[0]]) for eta in etas] for block in model.layout.blocks}
         drawn = [projection.matrices(i) for i in range(len(model))]
         self._drawn = {name: torch.stack([matrices[name] for matrices in drawn]) for name in drawn[0]}
         self._scaled = scales is not None
-        tensors = self._drawn | {f"{name}{_SCALE}": scale for name, scale in (scales or {}).items()}
+        entrywise = _with_rates_within(model.layout, etas, scales or {})
+        roots = {name: torch.tensor(rates, dtype=torch.float64).sqrt() for name, rates in self._etas.items()}
+        tensors = (
+            self._drawn
+            | {f"{name}{_SCALE}": scale for name, scale in entrywise.items()}
+            | {f"{name}{_ROOT}": root for name, root in roots.items()}
+        )
         self._tensors = {name: model.cast(tensor) for name, tensor in tensors.items()}
-        self._root = model.cast(torch.tensor(etas, dtype=torch.float64).sqrt())
 
     @property
     def explains(self) -> frozenset[str]:
@@ -82,32 +90,41 @@ class TracIn:
     def train_rows(self, batch: Batch) -> TrainRows:
         """One capture a checkpoint gives the vector and the exact self-influence."""
         vectors, norms = [], []
-        for i, eta in enumerate(self._etas):
-            here = {name: stack[i] for name, stack in self._tensors.items()}
+        for i in range(len(self._model)):
+            here = self._here(i)
 
-            def keep(name: str, gradient: BlockGradient, here: Mapping[str, Tensor] = here) -> tuple[Tensor, Tensor]:
+            def keep(
+                name: str, gradient: BlockGradient, i: int = i, here: Mapping[str, Tensor] = here
+            ) -> tuple[Tensor, Tensor]:
                 made = [
                     (self._projection.piece(name, part, here), part.square_norm())
                     for part in self._preconditioned(name, gradient, here).parts()
                 ]
-                return torch.cat([piece for piece, _ in made]), torch.cat([norm for _, norm in made])
+                pieces, squares = torch.cat([piece for piece, _ in made]), torch.cat([square for _, square in made])
+                return here[f"{name}{_ROOT}"] * pieces, self._etas[name][i] * squares
 
             kept = self._model.each(i, batch, keep).kept
-            vectors.append(self._root[i] * self._projection.join({name: piece for name, (piece, _) in kept.items()}))
-            norms.append(eta * torch.stack([norm for _, norm in kept.values()]).sum(0))
+            vectors.append(self._projection.join({name: piece for name, (piece, _) in kept.items()}))
+            norms.append(torch.stack([norm for _, norm in kept.values()]).sum(0))
         return TrainRows(torch.cat(vectors, dim=1), torch.stack(norms, dim=1))
 
     def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
         """All checkpoints in one vectorised pass."""
         vectors, values = self._model.at_all(batch, self._vectors, self._tensors)
-        scaled = vectors * self._root[:, None, None]
-        return scaled.transpose(0, 1).flatten(1), values.T
+        return vectors.transpose(0, 1).flatten(1), values.T
 
     def exact(
         self, queries: Batch, train: Iterable[Batch]
     ) -> Iterator[tuple[Float[Tensor, "b q"], Float[Tensor, "b c"]]]:
         """Factor products, nothing projected, nothing stored but the factors of the queries."""
-        here = [{name: stack[i] for name, stack in self._tensors.items()} for i in range(len(self._model))]
+        for parts, norms in self.exact_parts(queries, train):
+            yield parts.sum(0), norms
+
+    def exact_parts(
+        self, queries: Batch, train: Iterable[Batch]
+    ) -> Iterator[tuple[Float[Tensor, "c b q"], Float[Tensor, "b c"]]]:
+        """The same, by checkpoint."""
+        here = [self._here(i) for i in range(len(self._model))]
         asked = [
             {
                 name: self._preconditioned(name, gradient, here[i]).settled()
@@ -116,21 +133,24 @@ class TracIn:
             for i in range(len(self._model))
         ]
         for batch in train:
-            scores, norms = self._root.new_zeros(len(batch[0]), len(queries[0])), []
-            for i, eta in enumerate(self._etas):
+            scores, norms = [], []
+            for i in range(len(self._model)):
 
                 def keep(name: str, gradient: BlockGradient, i: int = i) -> tuple[Tensor, Tensor]:
-                    scaled = self._preconditioned(name, gradient, here[i])
-                    return scaled.dot(asked[i][name]), scaled.square_norm()
+                    scaled, eta = self._preconditioned(name, gradient, here[i]), self._etas[name][i]
+                    return eta * scaled.dot(asked[i][name]), eta * scaled.square_norm()
 
                 kept = list(self._model.each(i, batch, keep).kept.values())
-                scores += eta * torch.stack([products for products, _ in kept]).sum(0)
-                norms.append(eta * torch.stack([norm for _, norm in kept]).sum(0))
-            yield scores, torch.stack(norms, dim=1)
+                scores.append(torch.stack([products for products, _ in kept]).sum(0))
+                norms.append(torch.stack([norm for _, norm in kept]).sum(0))
+            yield torch.stack(scores), torch.stack(norms, dim=1)
+
+    def _here(self, checkpoint: int) -> dict[str, Tensor]:
+        return {name: stack[checkpoint] for name, stack in self._tensors.items()}
 
     def _vectors(self, gradients: Gradients, here: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
         scaled = {name: self._preconditioned(name, gradient, here) for name, gradient in gradients.items()}
-        return project(self._projection, scaled, here)
+        return project(self._projection, scaled, here, {name: here[f"{name}{_ROOT}"] for name in scaled})
 
     def _preconditioned(self, name: str, gradient: BlockGradient, here: Mapping[str, Tensor]) -> BlockGradient:
         scale = here.get(f"{name}{_SCALE}")
@@ -168,7 +188,7 @@ class TracInKind:
     def open(
         self,
         model: ModelAtCheckpoints,
-        etas: tuple[float, ...],
+        etas: Etas,
         parameters: Mapping[str, Any],
         fitted: Mapping[str, Tensor],
     ) -> TracIn:
@@ -201,3 +221,19 @@ def _block_scales(model: ModelAtCheckpoints, fitted: Mapping[str, Tensor]) -> di
         )
         for block in model.layout.blocks
     }
+
+
+def _with_rates_within(layout: Layout, etas: Etas, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the scales, those of blocks whose parameters have several etas multiplied by the roots of their ratios.
+
+    A weight and its bias are one block; an optimizer may step them at different rates.
+    """
+    found = dict(scales)
+    for block in layout.blocks:
+        ratios = torch.tensor([[eta[name] / eta[block.parameters[0]] for name in block.parameters] for eta in etas])
+        if (ratios == 1).all():
+            continue
+        columns = torch.ones(len(etas), 1, block.shape[1])
+        columns[:, :, -1:] = ratios[:, -1].sqrt()[:, None, None]  # the bias is the last column of its weight's block
+        found[block.name] = found.get(block.name, torch.ones(len(etas), *block.shape)) * columns
+    return found

@@ -47,10 +47,16 @@ PROJECTIONS: Mapping[str, Callable[..., Projection]] = {
 
 
 def project(
-    projection: Projection, gradients: Mapping[str, BlockGradient], matrices: Mapping[str, Tensor]
+    projection: Projection,
+    gradients: Mapping[str, BlockGradient],
+    matrices: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Float[Tensor, "b d"]:
-    """Return the projection of gradients that are there as a whole."""
-    return projection.join({name: projection.piece(name, g, matrices) for name, g in gradients.items()})
+    """Return the projection of gradients that are there as a whole, each block multiplied by its weight."""
+    pieces = {name: projection.piece(name, gradient, matrices) for name, gradient in gradients.items()}
+    return projection.join(
+        {name: piece if weights is None else weights[name] * piece for name, piece in pieces.items()}
+    )
 
 
 def make_projection(layout: Layout, parameters: Mapping[str, Any]) -> Projection:

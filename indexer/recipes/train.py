@@ -11,9 +11,9 @@ import orjson
 import safetensors.torch
 import torch
 
-from indexer.checkpoints.files import LISTING
+from indexer.atomic import write_atomically
+from indexer.checkpoints.listing import LISTING
 from indexer.checkpoints.optimizer import describe_optimizer
-from indexer.index.objects import write_atomically
 from indexer.task import Task, read_rows
 
 

@@ -32,7 +32,11 @@ async def index_detail(
         **_summary(version).model_dump(),
         width=manifest.vectors.width,
         parameters=manifest.method.parameters,
-        checkpoints=[CheckpointOut(**entry.model_dump(exclude={"object"})) for entry in manifest.checkpoints],
+        checkpoints=[
+            CheckpointOut(**entry.model_dump(exclude={"object", "adapter"})) for entry in manifest.checkpoints
+        ],
+        eta_convention=manifest.eta_convention,
+        choice=manifest.choice,
         input=manifest.task.input,
         labels=manifest.task.labels,
         explains=engine.explains(index),

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, GivenExample, Hit, KnownExample, Question, Ranking, Task, build
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import read_weights
 from indexer.errors import (
     CorruptIndexError,
     InputFormatError,
@@ -46,7 +47,7 @@ def predicted(task: Task, run: Path) -> list[int]:
     """What the last checkpoint says of each test digit."""
     assert task.test is not None
     module = tiny_model()
-    module.load_state_dict(read_state(run / "epoch-06.safetensors"))
+    module.load_state_dict(read_weights(run / "epoch-06.safetensors"))
     outputs: Tensor = module(read_rows(task.test, range(QUERIES))[0])
     return outputs.argmax(1).tolist()
 
@@ -63,9 +64,9 @@ def exact(task: Task, run: Path, predicted: list[int]) -> np.ndarray:
     labels = [asked_label(row, predicted) for row in range(QUERIES)]
     targets = [predicted[row] if label is None else int(label) for row, label in enumerate(labels)]
     asked = read_rows(task.test, range(QUERIES))[0], torch.tensor(targets)
-    checkpoints = list_checkpoints(run)
-    states = [read_state(checkpoint.path) for checkpoint in checkpoints]
-    etas = [checkpoint.learning_rate for checkpoint in checkpoints]
+    checkpoints = open_run(run).checkpoints
+    states = [read_weights(checkpoint.path) for checkpoint in checkpoints]
+    etas = [checkpoint.learning_rates[0] for checkpoint in checkpoints]
     train = read_rows(task.train, range(len(task.train)))
     parts: np.ndarray = exact_parts((tiny_model(), cross_entropy), states, etas, asked, train).numpy()
     return parts
@@ -98,7 +99,7 @@ def test_answers_are_those_of_the_loop(ask: Ask, exact: np.ndarray, predicted: l
 
 
 def test_hits_say_what_they_are(ask: Ask, task: Task, run: Path) -> None:
-    states = [read_state(checkpoint.path) for checkpoint in list_checkpoints(run)]
+    states = [read_weights(checkpoint.path) for checkpoint in open_run(run).checkpoints]
     model = (tiny_model(), cross_entropy)
     ranking = ask.query(Question(KnownExample("test", "3"), k=5))
     assert [hit.rank for hit in ranking.proponents] == [hit.rank for hit in ranking.opponents] == [1, 2, 3, 4, 5]
@@ -123,7 +124,7 @@ def test_an_answer_says_where_it_comes_from(ask: Ask) -> None:
 def test_the_facts_are_those_of_the_last_checkpoint(ask: Ask, task: Task, run: Path) -> None:
     assert task.test is not None
     module = tiny_model()
-    module.load_state_dict(read_state(run / "epoch-06.safetensors"))
+    module.load_state_dict(read_weights(run / "epoch-06.safetensors"))
     outputs = module(read_rows(task.test, [4])[0])
     facts = ask.query(Question(KnownExample("test", "4"), label="8")).query
     assert list(facts.probabilities) == LABELS
@@ -256,7 +257,7 @@ def regression(tmp_path_factory: pytest.TempPathFactory, task: Task) -> Ask:
 def test_a_regression_is_explained_at_its_target(regression: Ask) -> None:
     task = regression.task
     states = [
-        read_state(checkpoint.path) for checkpoint in list_checkpoints(regression.index.version.folder / "../run")
+        read_weights(checkpoint.path) for checkpoint in open_run(regression.index.version.folder / "../run").checkpoints
     ]
     train = read_rows(task.train, range(40))
     asked = train[0][:1], torch.tensor([0.5])

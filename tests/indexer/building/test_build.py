@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
 from indexer.building.source import Options, open_source
-from indexer.checkpoints.files import list_checkpoints
+from indexer.checkpoints.folder import open_run
 from indexer.errors import BuildError, CheckpointError, LearningRateError, TaskError, TooLargeError
 from indexer.index.store import open_store
 from indexer.index.versions import IndexVersion, is_index
@@ -86,9 +86,9 @@ def test_the_log_alone_holds_the_moment(index_folder: Path, ask: Ask) -> None:
 
 
 def test_stored_products_are_the_scores_of_the_loop(ask: Ask, task: Task, run: Path) -> None:
-    checkpoints = list_checkpoints(run)
+    checkpoints = open_run(run).checkpoints
     states = [safetensors.torch.load_file(checkpoint.path) for checkpoint in checkpoints]
-    etas = [checkpoint.learning_rate for checkpoint in checkpoints]
+    etas = [checkpoint.learning_rates[0] for checkpoint in checkpoints]
     batch = read_rows(task.train, range(20))
     exact = exact_parts((tiny_model(), cross_entropy), states, etas, batch, batch).numpy()
     rows = np.stack([ask.index.store.row(position) for position in range(20)]).astype(np.float64)
@@ -211,7 +211,7 @@ def test_an_unknown_choice_is_refused_before_anything_is_written(
             LearningRateError,
             r"1 of 3 \('epoch-01\.safetensors'\) has no learn",
         ),
-        (lambda entry: entry.update(learning_rate=0), LearningRateError, "has learning_rate 0; expected a positive"),
+        (lambda entry: entry.update(learning_rate=0), LearningRateError, "has learning_rate 0.0; expected a positive"),
         (lambda entry: entry.update(file="none.pt"), CheckpointError, r"1 of 3 \('none\.pt'\) does not exist in"),
         (lambda entry: entry.update(file="checkpoints.json"), CheckpointError, "cannot be read as weights only"),
     ],
@@ -276,7 +276,8 @@ def test_labels_that_do_not_fit_the_outputs_stop_the_build(small: Task, spec: Bu
 
 
 def test_a_source_keeps_the_learning_rates_in_order(small: Task, run: Path) -> None:
-    source = open_source(small, list_checkpoints(run), Options(torch.float64))
-    assert source.etas == (0.1, 0.1, 0.1)
-    assert len(source.model) == len(source.files) == 3
+    source = open_source(small, open_run(run), Options(torch.float64))
+    names = ["1.weight", "1.bias", "5.weight", "5.bias"]
+    assert source.etas == (dict.fromkeys(names, 0.1),) * 3
+    assert len(source.model) == len(source.weights.files) == 3
     assert source.model.dtype == torch.float64

@@ -14,8 +14,9 @@ from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
 from indexer.building.source import Options, chosen_parameters, find_device, open_source
-from indexer.checkpoints.files import list_checkpoints
+from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.optimizer import describe_optimizer
+from indexer.checkpoints.weights import read_weights
 from indexer.errors import BuildError, CheckpointError
 from indexer.index.store import open_store
 from indexer.index.versions import IndexVersion
@@ -69,7 +70,7 @@ def vectors(version: IndexVersion) -> np.ndarray:
 
 def scaled_gradients(task: Task, run: Path, examples: TensorDataset) -> Iterator[Tensor]:
     """eta^1/2 D^1/2 g at every checkpoint, by the loop and by the optimizer's own numbers, in float64."""
-    for checkpoint in list_checkpoints(run):
+    for checkpoint in open_run(run).checkpoints:
         module = in_float64(tiny_model(), torch.load(checkpoint.path, weights_only=True))
         by_name = loop_gradients_by_name(module, task.loss, *examples.tensors)
         optimizer = torch.optim.Adam(tiny_model().parameters())
@@ -79,7 +80,7 @@ def scaled_gradients(task: Task, run: Path, examples: TensorDataset) -> Iterator
         for (_, gradient), state in zip(by_name.items(), optimizer.state.values(), strict=True):
             moments = state["exp_avg_sq"].double() / (1 - 0.999 ** float(state["step"]))
             rows.append((gradient / (moments.sqrt() + 1e-8).sqrt()).flatten(1))
-        yield checkpoint.learning_rate**0.5 * torch.cat(rows, dim=1)
+        yield checkpoint.learning_rates[0] ** 0.5 * torch.cat(rows, dim=1)
 
 
 def test_adam_scales_both_sides_by_the_root_of_its_step_sizes(small: Task, adam_run: Path, tmp_path: Path) -> None:
@@ -148,11 +149,11 @@ def test_a_choice_of_parameters_is_what_is_indexed_and_asked_about(small: Task, 
     assert [entry.parameters for entry in version.manifest.blocks] == [["5.weight", "5.bias"]]
     assert version.manifest.left_out == ["1.weight", "1.bias"]
     expected = torch.zeros(40, 40, dtype=torch.float64)
-    for checkpoint in list_checkpoints(run):
-        module = in_float64(tiny_model(), open_source(small, (checkpoint,)).files[0])
+    for checkpoint in open_run(run).checkpoints:
+        module = in_float64(tiny_model(), read_weights(checkpoint.path))
         by_name = loop_gradients_by_name(module, small.loss, *small.train.tensors)  # type: ignore[attr-defined]
         rows = torch.cat([by_name[name].flatten(1) for name in ("5.weight", "5.bias")], dim=1)
-        expected += checkpoint.learning_rate * rows @ rows.T
+        expected += checkpoint.learning_rates[0] * rows @ rows.T
     found = torch.from_numpy(vectors(version)).double()
     assert relative_error(found @ found.T, expected) < SINGLE
     ask = Ask.open(tmp_path / "index", small)
@@ -223,7 +224,7 @@ def test_channels_last_is_taken_where_it_pays_and_works(
     torch.save(model().state_dict(), tmp_path / "1.pt")
     listing = {"checkpoints": [{"file": "1.pt", "learning_rate": 0.1}]}
     (tmp_path / "checkpoints.json").write_text(json.dumps(listing))
-    source = open_source(replace(small, model=model), list_checkpoints(tmp_path), Options(memory_format=asked))
+    source = open_source(replace(small, model=model), open_run(tmp_path), Options(memory_format=asked))
     assert source.model.placement.channels_last is expected
 
 

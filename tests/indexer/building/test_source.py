@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from indexer import Ask, BuildSpec, ImageCodec, KnownExample, Question, Task, build
 from indexer.building.source import open_source
-from indexer.checkpoints.files import list_checkpoints
+from indexer.checkpoints.folder import open_run
 from indexer.errors import BuildError, ProbeError, TaskError
 from tests.chosen import chosen
 from tests.tiny import tiny_model
@@ -30,14 +30,14 @@ class Tokens(nn.Module):
 def test_a_model_that_the_task_shares_is_left_as_it_was(task: Task, run: Path) -> None:
     shared = tiny_model().train()
     before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
-    open_source(replace(task, model=lambda: shared), list_checkpoints(run))
+    open_source(replace(task, model=lambda: shared), open_run(run))
     assert shared.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in shared.state_dict().items())
 
 
 def test_too_few_examples_are_refused(task: Task, run: Path) -> None:
     with pytest.raises(BuildError, match="expected at least 4 training examples, found 3"):
-        open_source(replace(task, train=chosen(task.train, range(3))), list_checkpoints(run))
+        open_source(replace(task, train=chosen(task.train, range(3))), open_run(run))
 
 
 def test_outputs_by_position_have_no_labels(task: Task, run: Path) -> None:
@@ -54,12 +54,12 @@ def test_outputs_by_position_have_no_labels(task: Task, run: Path) -> None:
     with pytest.raises(
         TaskError, match=r"the task has labels, so outputs of shape \[b, 10\] were expected; found \(4, 4, 10\)"
     ):
-        open_source(by_position, list_checkpoints(run))
+        open_source(by_position, open_run(run))
 
 
 def test_a_codec_that_cannot_draw_the_inputs_is_refused(task: Task, run: Path) -> None:
     with pytest.raises(TaskError, match=r"cannot draw a training input of shape \(1, 28, 28\)"):
-        open_source(replace(task, codec=ImageCodec((27, 28), 1)), list_checkpoints(run))
+        open_source(replace(task, codec=ImageCodec((27, 28), 1)), open_run(run))
 
 
 def test_a_test_target_without_a_name_is_refused_before_anything_is_written(
@@ -74,7 +74,7 @@ def test_a_test_target_without_a_name_is_refused_before_anything_is_written(
 def test_a_model_that_fails_in_float32_is_refused(task: Task, run: Path) -> None:
     weight = torch.ones(10, dtype=torch.float64)
     with pytest.raises(ProbeError, match="fails on the first training examples in float32, in which vectors are made"):
-        open_source(replace(task, loss=lambda o, y: (o @ weight).square() + 0 * y), list_checkpoints(run))
+        open_source(replace(task, loss=lambda o, y: (o @ weight).square() + 0 * y), open_run(run))
 
 
 def test_tied_weights_are_stored_and_served(task: Task, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ batch_size = 7
 threads = 1
 memory_format = "contiguous"
 device = "cuda:1"
+steps = [71, 142]
+eta = "interval"
 [projection]
 name = "gaussian"
 numbers = 3
@@ -46,13 +48,16 @@ numbers = 3
         threads=1,
         memory_format="contiguous",
         device="cuda:1",
+        steps=(71, 142),
+        eta="interval",
     )
     assert read_spec(spec_file(tmp_path, text), RUN) == expected
     assert expected.method_parameters == {"projection": expected.projection, "preconditioner": "adam"}
     assert read_spec(spec_file(tmp_path, ""), RUN) == BuildSpec(RUN)
+    assert read_spec(spec_file(tmp_path, "choose = 5"), RUN) == BuildSpec(RUN, choose=5)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "threads"])
+@pytest.mark.parametrize("name", ["batch_size", "threads", "choose"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_counts_are_at_least_one(tmp_path: Path, name: str, value: int) -> None:
     with pytest.raises(BuildError, match=f"{name} = {value}: expected at least 1"):
@@ -63,6 +68,7 @@ def test_counts_are_at_least_one(tmp_path: Path, name: str, value: int) -> None:
     ("line", "expected"),
     [
         ('memory_format = "nhwc"', "memory_format = 'nhwc': expected one of 'auto', 'contiguous', 'channels_last'"),
+        ('eta = "sum"', "eta = 'sum': expected one of 'learning_rate', 'interval'"),
         ('preconditioner = "adamw"', "preconditioner = 'adamw': expected one of 'adam'"),
     ],
 )
@@ -74,11 +80,16 @@ def test_an_unknown_choice_names_the_known_ones(tmp_path: Path, line: str, expec
 @pytest.mark.parametrize("key", ["checkpoints", "batchsize"])
 def test_an_unknown_key_names_the_known_ones(tmp_path: Path, key: str) -> None:
     expected = (
-        rf"spec\.toml' has the key '{key}'; expected only batch_size, device, "
-        "memory_format, method, parameters, preconditioner, projection, threads"
+        rf"spec\.toml' has the key '{key}'; expected only batch_size, choose, device, eta, "
+        "memory_format, method, parameters, preconditioner, projection, steps, threads"
     )
     with pytest.raises(BuildError, match=expected):
         read_spec(spec_file(tmp_path, f'{key} = "x"'), RUN)
+
+
+def test_checkpoints_are_chosen_in_one_way() -> None:
+    with pytest.raises(BuildError, match="choose and steps both say which checkpoints to take; give one of them"):
+        BuildSpec(RUN, choose=2, steps=(71,))
 
 
 def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
@@ -92,7 +103,16 @@ def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['batch_size = "64"', 'projection = "rank1"', "threads = 1.5", "method = 7", 'parameters = "a"']
+    "line",
+    [
+        'batch_size = "64"',
+        'projection = "rank1"',
+        "threads = 1.5",
+        "method = 7",
+        'parameters = "a"',
+        "steps = 71",
+        'choose = "5"',
+    ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(BuildError, match=line.split(" ", 1)[0]):

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from indexer import BuildSpec, Task, build
 from indexer.building.survey import Survey, survey
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import read_weights
 from indexer.errors import BuildError, ProbeError
 from indexer.task import read_rows
 from tests.reference import in_float64, loop_gradients_by_name
@@ -26,8 +27,8 @@ def surveyed(task: Task, run: Path) -> Survey:
 def test_energy_is_the_share_of_the_squared_norm(surveyed: Survey, task: Task, run: Path) -> None:
     inputs, targets = read_rows(task.train, [i * 300 // 64 for i in range(64)])
     energy = {"1.weight": 0.0, "5.weight": 0.0}
-    for checkpoint in list_checkpoints(run):
-        module = in_float64(tiny_model(), read_state(checkpoint.path))
+    for checkpoint in open_run(run).checkpoints:
+        module = in_float64(tiny_model(), read_weights(checkpoint.path))
         for name, gradient in loop_gradients_by_name(module, task.loss, inputs, targets).items():
             energy[f"{name[0]}.weight"] += gradient.square().sum().item()
     for entry in surveyed.blocks:

@@ -1,12 +1,13 @@
 """Files are read without running code from them."""
 
 import pickle
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
-from indexer.checkpoints.weights_only import load_weights_only
+from indexer.checkpoints.weights_only import load_weights_only, peek_weights_only
 from indexer.errors import CheckpointError
 
 
@@ -27,17 +28,34 @@ def test_tensors_and_plain_values_are_read(tmp_path: Path) -> None:
     assert torch.equal(found.pop("a"), torch.ones(2)) and found == content
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_peek_finds_the_same(zipped: bool, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2), "b": 3}, tmp_path / "state.pt", _use_new_zipfile_serialization=zipped)
+    found = peek_weights_only(tmp_path / "state.pt", "save it again")
+    assert torch.equal(found.pop("a"), torch.ones(2)) and found == {"b": 3}
+
+
 def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(pickle.dumps(Hostile(tmp_path / "made"), protocol=2))
     torch.save({"a": Hostile(tmp_path / "made")}, tmp_path / "zipped.pt")
-    for name in ("state.pt", "zipped.pt"):
+    for name, read in product(("state.pt", "zipped.pt"), (load_weights_only, peek_weights_only)):
         with pytest.raises(CheckpointError, match=f"{name}' cannot be read as weights only; save it again"):
-            load_weights_only(tmp_path / name, "save it again")
+            read(tmp_path / name, "save it again")
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02garbage", bytes(100)])
 def test_what_is_no_such_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "state.pt").write_bytes(content)
+    for read in (load_weights_only, peek_weights_only):
+        with pytest.raises(CheckpointError, match="cannot be read as weights only; save it again"):
+            read(tmp_path / "state.pt", "save it again")
+
+
+def test_a_peek_at_a_file_whose_tensors_were_cut_out_is_refused(tmp_path: Path) -> None:
+    """Its directory is whole and names more bytes than the file has."""
+    torch.save({"a": torch.ones(10_000)}, tmp_path / "state.pt")
+    data = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(data[:1000] + data[30_000:])
     with pytest.raises(CheckpointError, match="cannot be read as weights only; save it again"):
-        load_weights_only(tmp_path / "state.pt", "save it again")
+        peek_weights_only(tmp_path / "state.pt", "save it again")

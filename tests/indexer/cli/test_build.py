@@ -87,7 +87,7 @@ def test_an_existing_index_is_not_built_over(command: Command, task_file: str, r
 
 
 def test_what_is_not_there_is_named(command: Command, task_file: str, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no checkpoints\.json"):
+    with pytest.raises(CheckpointError, match=r"has no checkpoints; expected checkpoints\.json; checkpoint-N/"):
         command("build", task_file, "--checkpoints", tmp_path, "--out", tmp_path / "out")
     with pytest.raises(TaskError, match=r"task file 'nope\.py' does not exist"):
         command("build", "nope.py:task", "--checkpoints", tmp_path, "--out", tmp_path / "out")

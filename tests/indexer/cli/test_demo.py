@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer.building.build import build
-from indexer.checkpoints.files import list_checkpoints
+from indexer.checkpoints.folder import open_run
 from indexer.cli import demo
 from indexer.index.versions import open_version
 from indexer.recipes import mnist as recipe
@@ -27,7 +27,7 @@ def test_the_demo_trains_and_builds_and_says_what_is_next(command: Command, tmp_
     done = command("demo", "mnist", "--home", tmp_path)
     assert done.exit_code == 0
     manifest = open_version(tmp_path / "indexes" / "mnist").manifest
-    assert [c.path.name for c in list_checkpoints(tmp_path / "runs" / "mnist")] == ["epoch-01.safetensors"]
+    assert [c.path.name for c in open_run(tmp_path / "runs" / "mnist").checkpoints] == ["epoch-01.safetensors"]
     assert manifest.method.parameters == {"projection": recipe.PROJECTION}
     assert manifest.splits == {"train": 64, "test": 8}
     told = " ".join(done.stderr.split())

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer import Task
+from indexer import BuildSpec, Task
 from indexer.errors import TaskError
 from indexer.evaluate.exact import exact_scores
 from indexer.recipes.mnist import true_labels
@@ -24,7 +24,7 @@ def test_exact_writes_scores_and_self_influence(
 ) -> None:
     out = tmp_path / "new" / "exact"
     done = command("evaluate", "exact", task_file, "--checkpoints", run, "--out", out, "--queries", 3)
-    expected = exact_scores(task, run, queries=3)
+    expected = exact_scores(task, BuildSpec(run), queries=3)
     assert done.stdout == f"{out}: exact scores of 3 queries against 300 training examples\n"
     assert np.array_equal(np.load(out / "exact.npy"), expected.scores)
     assert np.array_equal(np.load(out / "self_exact.npy"), expected.self_influence.sum(axis=1))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from indexer import Task
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer import BuildSpec, Task
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import read_weights
 from indexer.errors import TaskError
 from indexer.evaluate.exact import ExactScores, exact_scores
 from indexer.task import read_rows
@@ -22,13 +23,13 @@ QUERIES = 4
 
 @pytest.fixture(scope="module")
 def found(task: Task, run: Path) -> ExactScores:
-    return exact_scores(task, run, queries=QUERIES)
+    return exact_scores(task, BuildSpec(run), queries=QUERIES)
 
 
 def test_scores_and_self_influence_are_those_of_the_loop(found: ExactScores, task: Task, run: Path) -> None:
     assert task.test is not None
-    checkpoints = list_checkpoints(run)
-    states, etas = [read_state(c.path) for c in checkpoints], [c.learning_rate for c in checkpoints]
+    checkpoints = open_run(run).checkpoints
+    states, etas = [read_weights(c.path) for c in checkpoints], [c.learning_rates[0] for c in checkpoints]
     model = (tiny_model(), cross_entropy)
     train = read_rows(task.train, range(len(task.train)))
     queries = read_rows(task.test, range(QUERIES))
@@ -41,7 +42,7 @@ def test_scores_and_self_influence_are_those_of_the_loop(found: ExactScores, tas
 
 @pytest.mark.parametrize("batch_size", [7, 1000])
 def test_batches_make_no_difference(found: ExactScores, task: Task, run: Path, batch_size: int) -> None:
-    other = exact_scores(task, run, queries=QUERIES, batch_size=batch_size)
+    other = exact_scores(task, BuildSpec(run), queries=QUERIES, batch_size=batch_size)
     for mine, theirs in ((found.scores, other.scores), (found.self_influence, other.self_influence)):
         assert reference.relative_error(torch.from_numpy(theirs), torch.from_numpy(mine)) < BATCHES
 
@@ -49,7 +50,11 @@ def test_batches_make_no_difference(found: ExactScores, task: Task, run: Path, b
 def test_progress_counts_to_the_last_training_example(task: Task, run: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     exact_scores(
-        task, run, queries=1, batch_size=128, progress=lambda stage, done, total: seen.append((stage, done, total))
+        task,
+        BuildSpec(run),
+        queries=1,
+        batch_size=128,
+        progress=lambda stage, done, total: seen.append((stage, done, total)),
     )
     assert seen == [("exact scores", done, 300) for done in (128, 256, 300)]
 
@@ -58,4 +63,9 @@ def test_queries_that_are_not_there_are_refused(task: Task, run: Path) -> None:
     for test, queries, count in ((None, 1, 0), (head(task.train, 2), 3, 2)):  # type: ignore[arg-type]
         text = f"expected at least {queries} test examples to ask about, found {count}; give the task a test split"
         with pytest.raises(TaskError, match=text):
-            exact_scores(replace(task, test=test), run, queries=queries)
+            exact_scores(replace(task, test=test), BuildSpec(run), queries=queries)
+
+
+def test_checkpoints_are_taken_and_weighed_as_a_build_does(task: Task, run: Path, found: ExactScores) -> None:
+    last = exact_scores(task, BuildSpec(run, steps=(228,)), queries=QUERIES)
+    assert np.allclose(last.self_influence[:, 0], found.self_influence[:, 2], rtol=1e-12)

@@ -221,3 +221,25 @@ def test_a_query_takes_all_checkpoints_in_one_vectorised_pass() -> None:
     vectors, _ = model.at_all((inputs, targets), first_layer, {}, counted)
     assert vectors.shape[:2] == (3, 4)
     assert len(passes) == 1
+
+
+def test_what_is_frozen_and_the_same_everywhere_is_kept_once() -> None:
+    """The base of an adapter would otherwise take its memory once a checkpoint; answers do not change."""
+    module = factored()
+    module.get_submodule("0").requires_grad_(False)
+    frozen = {name: tensor.clone() for name, tensor in module.state_dict().items() if name.startswith("0.")}
+    apart = [dict(factored().state_dict()) | frozen for _ in range(3)]
+    copied = [state | {name: tensor.clone() for name, tensor in frozen.items()} for state in apart]
+    batch = torch.randn(4, 6), torch.arange(4) % 3
+    layout = probe(module, cross_entropy, batch)
+    shared, separate = (
+        ModelAtCheckpoints(module, states, cross_entropy, layout, dtype=torch.float64) for states in (apart, copied)
+    )
+    assert len({state["0.weight"].data_ptr() for state in shared.states}) == 1
+    assert len({state["0.weight"].data_ptr() for state in separate.states}) == 3
+
+    def vectors(gradients: Gradients, matrices: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([gradient.dense().flatten(1) for gradient in gradients.values()], dim=1)
+
+    found, expected = (model.at_all(batch, vectors, {"any": torch.zeros(3)})[0] for model in (shared, separate))
+    assert relative_error(found, expected) < DOUBLE

@@ -31,7 +31,9 @@ def test_vectors_and_norms_agree_with_the_cpu(name: str) -> None:
         model = ModelAtCheckpoints(
             subject.make(), states, subject.loss, layout, dtype=torch.float32, placement=placement
         )
-        method = TracIn(model, (0.1, 0.2), Rank1(layout, 16 * len(layout.blocks)))
+        method = TracIn(
+            model, [dict.fromkeys(model.parameters, eta) for eta in (0.1, 0.2)], Rank1(layout, 16 * len(layout.blocks))
+        )
         with running(None):
             rows, (queries, _) = method.train_rows(batch), method.query_vectors(batch)
         assert rows.self_influence is not None

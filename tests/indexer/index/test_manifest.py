@@ -45,7 +45,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any]] = [
     (("format",), 2),
     (("comment",), "an unknown key"),
     (("checkpoints",), []),
-    (("checkpoints", 0, "learning_rate"), 0),
+    (("checkpoints", 0, "learning_rate"), -0.1),
     (("checkpoints", 0, "eta"), -0.1),
     (("checkpoints", 0, "object"), {**REF, "bytes": -1}),
     (("vectors", "dtype"), ">f4"),

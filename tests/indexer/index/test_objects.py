@@ -1,7 +1,6 @@
 """Files named by their hash, and writes that a reader sees in full or not at all."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from indexer.errors import CorruptIndexError
-from indexer.index.objects import ObjectRef, Objects, write_atomically
+from indexer.index.objects import ObjectRef, Objects
 
 DATA = b"eleven byte"
 
@@ -37,9 +36,7 @@ def test_equal_bytes_are_one_file(objects: Objects) -> None:
 
 
 def test_others_may_read_what_was_written(objects: Objects) -> None:
-    path = objects.path(objects.add(DATA))
-    write_atomically(objects.folder / "small", DATA)
-    assert [file.stat().st_mode & 0o777 for file in (path, objects.folder / "small")] == [0o644, 0o644]
+    assert objects.path(objects.add(DATA)).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_write_that_fails_leaves_nothing(objects: Objects) -> None:
@@ -48,25 +45,6 @@ def test_a_write_that_fails_leaves_nothing(objects: Objects) -> None:
         raise RuntimeError("the disk is full")
     assert done == []
     assert list(objects.folder.iterdir()) == []
-
-
-def test_a_replacement_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_atomically(tmp_path / "active", b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="the disk is full"):
-        write_atomically(tmp_path / "active", b"new")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("active", b"old")]
-
-
-def test_a_replacement_is_whole_and_makes_its_folders(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "versions" / "1" / "manifest.json", b"old and long")
-    write_atomically(tmp_path / "versions" / "1" / "manifest.json", b"new")
-    assert (tmp_path / "versions" / "1" / "manifest.json").read_bytes() == b"new"
-    assert len(list((tmp_path / "versions" / "1").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

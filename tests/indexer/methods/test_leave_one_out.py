@@ -47,7 +47,7 @@ def scores_and_changes(task: Task, rate: float) -> Tensor:
     module, states = trained(inputs, targets, rate)
     layout = probe(model(), cross_entropy, (inputs[:4], targets[:4]))
     at_steps = ModelAtCheckpoints(model(), states, cross_entropy, layout, dtype=torch.float64)
-    tracin = TracIn(at_steps, (rate / ROWS,) * STEPS, Identity(layout))
+    tracin = TracIn(at_steps, [dict.fromkeys(at_steps.parameters, rate / ROWS)] * STEPS, Identity(layout))
     scores = tracin.query_vectors((asked, asked_targets))[0] @ tracin.train_rows((inputs, targets)).vectors.T
     before = cross_entropy(module(asked), asked_targets)
     found = []

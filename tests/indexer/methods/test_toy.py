@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from indexer import Ask, KnownExample, Question, Task
-from indexer.checkpoints.files import read_state
+from indexer.checkpoints.weights import read_weights
 from indexer.errors import CorruptIndexError
 from indexer.methods.method import Method, MethodKind
 from indexer.methods.registry import METHODS
@@ -41,7 +41,7 @@ def matrix(toy: Ask) -> Tensor:
 
 def last_layer_gradients(toy: Ask, run: Path, batch: tuple[Tensor, Tensor]) -> Tensor:
     """The gradient of the last block at the last checkpoint, by the loop."""
-    module = in_float64(toy.task.model(), read_state(run / "epoch-06.safetensors"))
+    module = in_float64(toy.task.model(), read_weights(run / "epoch-06.safetensors"))
     layout = toy.index.model.layout
     return in_blocks(layout, loop_gradients_by_name(module, toy.task.loss, *batch))[layout.blocks[-1].name].flatten(1)
 

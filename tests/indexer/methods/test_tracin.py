@@ -45,6 +45,11 @@ def states() -> States:
     return [dict(tiny_model().state_dict()) for _ in ETAS]
 
 
+def equal(model: ModelAtCheckpoints, etas: Sequence[float]) -> list[dict[str, float]]:
+    """One eta a checkpoint, for all parameters."""
+    return [dict.fromkeys(model.parameters, eta) for eta in etas]
+
+
 def tracin(
     states: States,
     projection: dict[str, Any],
@@ -54,7 +59,7 @@ def tracin(
     """TracInCP of the tiny network at some checkpoints."""
     layout = probe(tiny_model(), cross_entropy, (torch.rand(4, 1, 28, 28), torch.arange(4)))
     model = ModelAtCheckpoints(tiny_model(), states, cross_entropy, layout, dtype=dtype)
-    return TracInKind().open(model, tuple(etas), {"projection": projection}, {})
+    return TracInKind().open(model, equal(model, etas), {"projection": projection}, {})
 
 
 def scores(method: TracIn, train: Batch, queries: Batch) -> Tensor:
@@ -177,7 +182,7 @@ def test_the_bias_counts() -> None:
     layout = probe(nn.Linear(6, 3), cross_entropy, batch)
     state = {name: tensor.detach() for name, tensor in module.named_parameters()}
     model = ModelAtCheckpoints(module, [state], cross_entropy, layout, dtype=torch.float64)
-    method = TracInKind().open(model, (1.0,), {"projection": IDENTITY}, {})
+    method = TracInKind().open(model, equal(model, [1.0]), {"projection": IDENTITY}, {})
     delta = module(batch[0]).softmax(1).detach() - nn.functional.one_hot(batch[1], 3)
     assert relative_error(scores(method, batch, batch), delta @ delta.T) < DOUBLE
 
@@ -202,7 +207,7 @@ def test_one_step_on_z_lowers_the_query_loss_by_the_score_to_first_order(digits:
     def largest_error(eta: float) -> tuple[float, float]:
         """Over all pairs: |loss lowered - score|, and |score|."""
         model = ModelAtCheckpoints(in_float64(module), [state], cross_entropy, layout, dtype=torch.float64)
-        method = TracInKind().open(model, (eta,), {"projection": IDENTITY}, {})
+        method = TracInKind().open(model, equal(model, [eta]), {"projection": IDENTITY}, {})
         predicted = scores(method, (inputs[:10], targets[:10]), (asked, labels))
         actual = torch.stack([lowered(row, eta) for row in range(10)], dim=1)
         return (actual - predicted).norm().item(), predicted.norm().item()
@@ -239,7 +244,7 @@ def test_what_the_method_says_of_itself(states: States) -> None:
 def test_a_missing_projection_is_refused_with_an_example(states: States, parameters: dict[str, Any]) -> None:
     model = tracin(states, IDENTITY)._model
     with pytest.raises(BuildError, match=r"method 'tracin': expected a projection, such as \{'name': 'rank1', 'numb"):
-        TracInKind().open(model, ETAS, parameters, {})
+        TracInKind().open(model, equal(model, ETAS), parameters, {})
 
 
 def test_nothing_is_fitted(states: States) -> None:

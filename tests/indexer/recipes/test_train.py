@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from indexer import Task
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import read_weights
 from indexer.recipes.train import Schedule, train
 from indexer.task import read_rows
 from tests.chosen import chosen
@@ -29,8 +30,8 @@ def small(task: Task) -> Task:
 def test_the_listing_says_what_was_kept_in_order(small: Task, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     train(small, Schedule(3, keep=(1, 3), learning_rate=0.3), tmp_path, lambda *stage: told.append(stage))
-    found = list_checkpoints(tmp_path)
-    assert [(c.path.name, c.learning_rate, c.step, c.epoch) for c in found] == [
+    found = open_run(tmp_path).checkpoints
+    assert [(c.path.name, c.learning_rates[0], c.step, c.epoch) for c in found] == [
         ("epoch-01.safetensors", 0.3, 2, 1),
         ("epoch-03.safetensors", 0.3, 6, 3),
     ]
@@ -41,7 +42,7 @@ def test_the_listing_says_what_was_kept_in_order(small: Task, tmp_path: Path) ->
 def test_the_listed_learning_rate_is_the_one_that_was_used(small: Task, tmp_path: Path, rate: float) -> None:
     """One batch of all examples: the step is the rate times the gradient of the mean loss."""
     train(small, Schedule(2, keep=(1, 2), learning_rate=rate, batch_size=100), tmp_path, silent)
-    before, after = (read_state(checkpoint.path) for checkpoint in list_checkpoints(tmp_path))
+    before, after = (read_weights(checkpoint.path) for checkpoint in open_run(tmp_path).checkpoints)
     module = tiny_model()
     module.load_state_dict(before)
     inputs, targets = read_rows(small.train, range(100))
@@ -49,13 +50,13 @@ def test_the_listed_learning_rate_is_the_one_that_was_used(small: Task, tmp_path
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None
         step = before[name] - after[name]
-        listed = list_checkpoints(tmp_path)[1].learning_rate
+        listed = open_run(tmp_path).checkpoints[1].learning_rates[0]
         assert (step - listed * parameter.grad).norm() <= FLOAT32 * max(step.norm(), before[name].norm())
 
 
 def test_the_loss_falls(small: Task, tmp_path: Path) -> None:
     train(small, Schedule(20, keep=(1, 10, 20), learning_rate=0.5, batch_size=20), tmp_path, silent)
-    first, middle, last = (checkpoint.train_loss or 0 for checkpoint in list_checkpoints(tmp_path))
+    first, middle, last = (checkpoint.train_loss or 0 for checkpoint in open_run(tmp_path).checkpoints)
     assert 2.4 > first > middle > last > 0
     assert last < 0.8 * first
 

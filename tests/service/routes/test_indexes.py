@@ -33,10 +33,12 @@ def test_one_index_is_its_summary_and_more(client: TestClient, settings: Setting
     assert detail["limits"] == {"max_k": 300, "max_body_bytes": 5000, "page_size": 40}
     assert (detail["labels"], detail["explains"]) == (["cat", "dog"], ["loss"])
     assert (detail["width"], detail["parameters"]) == (4, {"seed": 3})
+    assert (detail["eta_convention"], detail["choice"]) == ("learning_rate", None)
     assert detail["checkpoints"][1] == {
         "file": "2.pt",
         "learning_rate": 0.1,
         "eta": 0.1,
+        "rates": [],
         "step": 2,
         "epoch": None,
         "train_loss": 0.5,

@@ -14,7 +14,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from indexer import Ask, GivenExample, KnownExample, Question, Task
-from indexer.checkpoints.files import list_checkpoints, read_state
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.weights import read_weights
 from indexer.methods.registry import METHODS
 from indexer.task import read_rows
 from service.app import create_app
@@ -195,8 +196,8 @@ def test_a_training_example_is_its_own_proponent(served: TestClient) -> None:
 
 def test_the_served_top_ten_are_those_of_a_loop_in_float64(served: TestClient, task: Task, run: Path) -> None:
     assert task.test is not None
-    checkpoints = list_checkpoints(run)
-    states, etas = [read_state(c.path) for c in checkpoints], [c.learning_rate for c in checkpoints]
+    checkpoints = open_run(run).checkpoints
+    states, etas = [read_weights(c.path) for c in checkpoints], [c.learning_rates[0] for c in checkpoints]
     inputs, targets = read_rows(task.test, range(100))
     train = read_rows(task.train, range(len(task.train)))
     exact = reference.exact_scores((tiny_model(), cross_entropy), states, etas, (inputs, targets), train)

@@ -1,0 +1,113 @@
+"""eta, the weight of a checkpoint in a score, from the learning rates of its run. Two conventions, chosen, never mixed:
+
+    learning_rate    the rate of the last step before the checkpoint
+    interval         (sum of the rates of the steps since the previous checkpoint) / (steps an epoch)
+
+``learning_rate`` is the weight of TracInCP as published: one visit of every example, at that rate. ``interval`` adds up
+what the steps since the checkpoint before really did, so that it does not depend on how many checkpoints are kept, and
+a schedule that ends at zero does not silence its last one. With one checkpoint an epoch and a constant rate both agree.
+
+Every parameter group has its own eta: <grad l, grad h> becomes a sum over groups, each with its rate, as in one step
+of SGD.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from indexer.checkpoints.run import Run
+from indexer.errors import LearningRateError
+
+CONVENTIONS = ("learning_rate", "interval")
+
+
+def etas(run: Run, convention: str) -> tuple[tuple[float, ...], ...]:
+    """Return eta of each checkpoint of a run, by parameter group.
+
+    Zero for a group is a rate of zero, which a frozen group may have as long as another group has one.
+
+    Raises:
+        LearningRateError: a rate is missing, negative, not finite, or zero for all groups; steps are not known.
+    """
+    by_name = {"learning_rate": _at_checkpoints, "interval": _over_intervals}
+    if convention not in by_name:
+        raise LearningRateError(f"eta = {convention!r}: expected one of {', '.join(map(repr, CONVENTIONS))}")
+    return by_name[convention](run)
+
+
+def approximate(run: Run, convention: str) -> str | None:
+    """Say what of the etas is no rate that was noted, for the readers of scores; None where all are."""
+    if convention == "learning_rate":
+        told = [f"{c.name}: {c.rates_from}" for c in run.checkpoints if c.rates_from is not None]
+        return f"eta, {'; '.join(told)}" if told else None
+    last = run.checkpoints[-1].step
+    steps = np.arange(1, (last or 0) + 1)
+    missing = int((~run.history.noted(steps)).sum())
+    if missing == 0:
+        return None
+    return f"eta: the rates of {missing:,} of {len(steps):,} steps were not noted and are interpolated"
+
+
+def _at_checkpoints(run: Run) -> tuple[tuple[float, ...], ...]:
+    for number, checkpoint in enumerate(run.checkpoints):
+        where, rates = run.where(number), checkpoint.learning_rates
+        if not rates:
+            raise LearningRateError(
+                f"{where} has no learning_rate; write the rate of the last step before it into checkpoints.json, or "
+                "record the run with indexer.CheckpointRecorder"
+            )
+        if not all(0 <= rate < np.inf for rate in rates) or not any(rates):
+            shown = rates[0] if len(rates) == 1 else list(rates)
+            raise LearningRateError(
+                f"{where} has learning_rate {shown!r}; expected a positive number: with zero the checkpoint would "
+                "count for nothing. Choose `--eta interval` (the rates of the steps since the checkpoint before it), "
+                "or leave the checkpoint out with `--steps`"
+            )
+    return tuple(checkpoint.learning_rates for checkpoint in run.checkpoints)
+
+
+def _over_intervals(run: Run) -> tuple[tuple[float, ...], ...]:
+    if run.steps_per_epoch is None:
+        raise LearningRateError(
+            f"eta = 'interval' needs the optimizer's steps an epoch, and {str(run.folder)!r} does not say them; write "
+            'them into checkpoints.json ("steps_per_epoch": 71), or choose `--eta learning_rate`'
+        )
+    found, before = [], 0
+    for number, checkpoint in enumerate(run.checkpoints):
+        where = run.where(number)
+        if checkpoint.step is None or checkpoint.step <= before:
+            raise LearningRateError(
+                f"{where} has step {checkpoint.step}; eta = 'interval' expects steps that grow from checkpoint to "
+                "checkpoint. Note them, or choose `--eta learning_rate`"
+            )
+        rates = run.history.rates(np.arange(before + 1, checkpoint.step + 1))
+        if rates.shape[1] == 0 or not np.isfinite(rates).all():
+            raise LearningRateError(
+                f"{where}: {str(run.folder)!r} notes no learning rate of the steps {before + 1} to {checkpoint.step}; "
+                "record the run with indexer.CheckpointRecorder, or choose `--eta learning_rate`"
+            )
+        total = rates.sum(axis=0) / run.steps_per_epoch
+        if (rates < 0).any() or not total.any():
+            raise LearningRateError(
+                f"{where}: the learning rates of the steps {before + 1} to {checkpoint.step} add up to "
+                f"{total.tolist()}; expected positive numbers. Leave the checkpoint out with `--steps`"
+            )
+        found.append(tuple(total.tolist()))
+        before = checkpoint.step
+    return tuple(found)
+
+
+def by_parameter(etas: Sequence[float], names: Sequence[Sequence[str]], parameters: Sequence[str]) -> dict[str, float]:
+    """Return eta of every parameter: names has those of each group, and need not be known where there is one rate.
+
+    Raises:
+        LearningRateError: a parameter of the gradient is in no group, or its group's rate is zero.
+    """
+    if len(set(etas)) == 1:
+        return dict.fromkeys(parameters, etas[0])
+    found = {name: eta for eta, group in zip(etas, names, strict=True) for name in group}
+    for name in parameters:
+        if not found.get(name):
+            is_so = "has a learning rate of zero" if name in found else "is in no parameter group of the optimizer"
+            raise LearningRateError(f"parameter {name!r} {is_so}; leave it out: `--parameters '!{name}'`")
+    return {name: found[name] for name in parameters}

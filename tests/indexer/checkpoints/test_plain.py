@@ -1,0 +1,181 @@
+"""Folders of files that scripts of one's own saved: their order, their rates, and how each rate is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch.optim import lr_scheduler
+
+from indexer.checkpoints.eta import approximate
+from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.plain import plain_files
+from indexer.checkpoints.run import Run
+from indexer.errors import CheckpointError
+from tests.runs import Rates, assert_as_seen, halving, network, to_zero, two_groups, watched
+
+STATE = {"weight": torch.ones(2)}
+Extra = Callable[[int, int], dict[str, Any]]
+
+
+def train(
+    folder: Path, schedule: Callable[[torch.optim.Optimizer], Any] | None, by_epoch: bool, late: bool, extra: Extra
+) -> list[Rates]:
+    """Two epochs of five steps, one file an epoch; late: the scheduler steps after saving. Returns the rates used."""
+    model = network()
+    optimizer = torch.optim.SGD(two_groups(model), momentum=0.9)
+    seen, scheduler = watched(optimizer), None if schedule is None else schedule(optimizer)
+    for epoch in range(2):
+        for within in range(5):
+            torch.autograd.backward(model(torch.randn(4, 3)).square().mean())
+            optimizer.step()
+            if scheduler is not None and not late and (not by_epoch or within == 4):
+                scheduler.step()
+            if scheduler is not None and late and not by_epoch and within < 4:
+                scheduler.step()
+        document = {"model_state_dict": model.state_dict(), "optimizer_state_dict": optimizer.state_dict()}
+        document |= {} if scheduler is None else {"scheduler_state_dict": scheduler.state_dict()}
+        torch.save({**document, **extra(epoch, 5 * (epoch + 1))}, folder / f"epoch{epoch}.pt")
+        if scheduler is not None and late:
+            scheduler.step()
+    return seen
+
+
+def places(epoch: int, step: int) -> dict[str, Any]:
+    return {"epoch": epoch, "step": step, "loss": 0.5}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("schedule", "by_epoch"), [(to_zero, False), (halving, False), (halving, True)])
+def test_rates_are_those_that_the_optimizer_used(schedule: Any, by_epoch: bool, late: bool, tmp_path: Path) -> None:
+    found_seen = train(tmp_path, schedule, by_epoch, late, places)
+    found = open_run(tmp_path)
+    assert_as_seen(found, found_seen)
+    assert approximate(found, "learning_rate") is approximate(found, "interval") is None
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_schedule_by_epoch_needs_no_steps(late: bool, tmp_path: Path) -> None:
+    seen = train(tmp_path, halving, True, late, lambda epoch, step: {"epoch": epoch})
+    found = open_run(tmp_path)
+    assert [checkpoint.learning_rates for checkpoint in found.checkpoints] == [seen[4], seen[9]]
+    told = f"from its scheduler, taken to have stepped {'after' if late else 'before'} saving"
+    assert {checkpoint.rates_from for checkpoint in found.checkpoints} == {told}
+    assert found.steps_per_epoch is None and [checkpoint.step for checkpoint in found.checkpoints] == [None, None]
+
+
+def test_without_a_scheduler_rates_are_the_optimizers(tmp_path: Path) -> None:
+    seen = train(tmp_path, None, False, False, places)
+    found = open_run(tmp_path)
+    assert_as_seen(found, seen)
+    assert {checkpoint.rates_from for checkpoint in found.checkpoints} == {"the optimizer as saved"}
+    assert found.optimizer is not None and found.optimizer.parameters["momentum"] == 0.9
+    assert [group.shapes for group in found.groups] == [((4, 3), (4,)), ((2, 4), (2,))]
+    assert all(checkpoint.optimizer_state == checkpoint.path for checkpoint in found.checkpoints)
+    assert [(c.epoch, c.train_loss) for c in found.checkpoints] == [(0.0, 0.5), (1.0, 0.5)]
+
+
+def test_a_schedule_that_no_state_keeps_leaves_the_rate_to_the_files_own_key(tmp_path: Path) -> None:
+    def function(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        return lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+
+    train(tmp_path, function, True, False, lambda epoch, step: {"epoch": epoch, "lr": [0.3, 0.2]} if epoch else {})
+    first, second = open_run(tmp_path).checkpoints
+    assert (first.learning_rates, first.rates_from) == ((), None)
+    assert (second.learning_rates, second.rates_from) == ((0.3, 0.2), "as the file has it under a key of its own")
+
+
+def saved(folder: Path, **documents: Any) -> Run:
+    for name, document in documents.items():
+        torch.save(document, folder / f"{name}.pt")
+    return open_run(folder)
+
+
+def names(run: Run) -> list[str]:
+    return [checkpoint.path.stem for checkpoint in run.checkpoints]
+
+
+def test_bare_states_come_by_name_with_numbers_in_their_order(tmp_path: Path) -> None:
+    found = saved(tmp_path, epoch10=STATE, epoch9=STATE, epoch1=STATE, start=STATE)
+    assert names(found) == ["epoch1", "epoch9", "epoch10", "start"]
+    safetensors.torch.save_file(STATE, tmp_path / "epoch02.safetensors")
+    assert names(open_run(tmp_path)) == ["epoch1", "epoch02", "epoch9", "epoch10", "start"]
+    assert {(c.learning_rates, c.step, c.optimizer_state) for c in found.checkpoints} == {((), None, None)}
+    assert found.groups == () and found.optimizer is None
+
+
+@pytest.mark.parametrize("key", ["step", "global_step", "iteration", "epoch"])
+def test_files_come_in_the_order_of_their_own_keys_if_all_have_them(key: str, tmp_path: Path) -> None:
+    found = saved(tmp_path, a={"model": STATE, key: 9}, b={"model": STATE, key: 10}, c={"model": STATE, key: 1})
+    assert names(found) == ["c", "a", "b"]
+    assert names(saved(tmp_path, a={"model": STATE})) == ["a", "b", "c"]
+
+
+def test_two_files_of_one_step_are_refused(tmp_path: Path) -> None:
+    expected = (
+        r"'a\.pt' and 'best\.pt' in .* are both of step 7; move one of them away, or list those to use in checkpo"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        saved(tmp_path, a={"model": STATE, "step": 7}, best={"model": STATE, "step": 7})
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([(5, 0), (10, 1)], 5.0),
+        ([(5, 1), (10, 2), (20, 4)], 5.0),
+        ([(5, 1), (10, 2), (16, 3)], None),
+        ([(7, 1), (12, 2)], None),
+        ([(5, 1)], None),
+        ([(5, 1), (10, 1)], None),
+    ],
+)
+def test_steps_an_epoch_follow_from_both_counts(
+    known: list[tuple[int, int]], expected: float | None, tmp_path: Path
+) -> None:
+    files = {f"f{step}": {"model": STATE, "step": step, "epoch": epoch} for step, epoch in known}
+    assert saved(tmp_path, **files).steps_per_epoch == expected
+
+
+def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth", "a.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.pt").mkdir()
+    (tmp_path / ".." / "outside.pt").resolve().touch()
+    assert plain_files(tmp_path) == []
+    assert names(saved(tmp_path, model=STATE)) == ["model"]
+
+
+@pytest.mark.parametrize("document", [{"epoch": 3}, [STATE], {"model": "network"}, {}])
+def test_a_file_without_weights_is_refused(document: Any, tmp_path: Path) -> None:
+    expected = (
+        r"a\.pt' holds no weights: expected tensors by name, or a dictionary with them under 'model_state_dict', "
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        saved(tmp_path, a=document)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", bytes(100)])
+def test_a_broken_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"a\.pt' cannot be read as weights only; save `model\.state_dict\(\)`, or"
+    ):
+        open_run(tmp_path)
+
+
+def test_values_of_another_kind_are_not_known(tmp_path: Path) -> None:
+    odd = {"step": "7", "epoch": [1], "loss": "low", "lr": "0.1", "optimizer": {"state": 1}, "scheduler": 7}
+    [found] = saved(tmp_path, a={"model": STATE, **odd}).checkpoints
+    assert (found.step, found.epoch, found.train_loss, found.learning_rates) == (None, None, None, ())
+    assert found.optimizer_state is None
+
+
+def test_checkpoints_with_different_groups_have_no_known_rates(tmp_path: Path) -> None:
+    found = saved(tmp_path, a={"model": STATE, "lr": 0.1}, b={"model": STATE, "lr": [0.1, 0.2]})
+    assert {checkpoint.learning_rates for checkpoint in found.checkpoints} == {()}
+    assert found.caveats == (
+        "the checkpoints have different numbers of parameter groups: their learning rates are not known",
+    )
