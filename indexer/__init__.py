@@ -6,11 +6,13 @@ from indexer.building.build import build
 from indexer.building.spec import BuildSpec
 from indexer.codecs import ImageCodec, Preview
 from indexer.errors import ProponentError
+from indexer.record.recorder import CheckpointRecorder
 from indexer.task import Task, load_task
 
 __all__ = [
     "Ask",
     "BuildSpec",
+    "CheckpointRecorder",
     "GivenExample",
     "Hit",
     "ImageCodec",

@@ -16,6 +16,10 @@ COMMANDS = {
         "indexer.cli.build:build",
         "Build an index: the projected gradients of every training example at every checkpoint.",
     ),
+    "checkpoints": (
+        "indexer.cli.checkpoints:app",
+        "Show the checkpoints of a training run, and choose among them.",
+    ),
     "inspect": (
         "indexer.cli.inspect:inspect",
         "Show what an index is, or what a build of a task would do with each parameter and what that would cost.",

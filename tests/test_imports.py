@@ -18,11 +18,19 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = {
     "things": (
-        *("indexer.errors", "indexer.atomic", "indexer.codecs", "indexer.losses", "indexer.task", "indexer.checkpoints", "indexer.index"),
+        *(
+            "indexer.errors",
+            "indexer.atomic",
+            "indexer.codecs",
+            "indexer.losses",
+            "indexer.task",
+            "indexer.checkpoints",
+            "indexer.index",
+        ),
     ),
     "mathematics": ("indexer.gradients", "indexer.projection"),
     "methods": ("indexer.methods",),
-    "pipelines": ("indexer.building", "indexer.ask", "indexer.evaluate"),
+    "pipelines": ("indexer.building", "indexer.ask", "indexer.evaluate", "indexer.record"),
     "public names": ("indexer",),
     "surfaces": ("indexer.recipes", "indexer.cli"),
     "service": ("service",),
@@ -32,13 +40,16 @@ GATES = {
     "sqlite3": ("indexer.index.examples",),
     "PIL": ("indexer.codecs",),
     "matplotlib": ("indexer.evaluate",),
+    "transformers": ("indexer.record.huggingface",),
+    "lightning": ("indexer.record.lightning",),
     "fastapi": ("service",),
     "starlette": ("service",),
     "uvicorn": ("service",),
     "importlib": ("indexer.task", "service.cli"),  # whatever is imported by a computed name is imported here
 }
 VALUES = {"GivenExample", "Hit", "KnownExample", "Preview", "Question", "Ranking"}  # what routes may take of indexer
-EXTRAS = {"matplotlib"}  # optional dependencies are imported in the function that uses them
+# optional dependencies are imported in the function that uses them, or at the top of the one module that is for them
+EXTRAS = {"matplotlib": None, "transformers": "indexer.record.huggingface", "lightning": "indexer.record.lightning"}
 VECTOR_FILES = {"memmap", "fromfile", "tofile", "open_memmap"}
 VECTOR_GATE = "indexer.index.store"
 TORCH_GATE = "service.engine"
@@ -160,12 +171,25 @@ def torch_in_service(sources: Sources) -> list[str]:
 
 
 def misplaced(sources: Sources) -> list[str]:
-    """Return imports inside functions, and extras that are imported outside of one, which would make them required."""
+    """Return imports inside functions, and extras that are imported outside of one, which would make them required.
+
+    An extra that has a module of its own is imported at its top.
+    """
     return [
         f"{module} imports {found.module} {'in' if found.inside_function else 'outside of'} a function"
         for module, source in sources.items()
         for found in imports(source)
-        if found.inside_function != (found.package in EXTRAS)
+        if found.inside_function != (found.package in EXTRAS and EXTRAS[found.package] != module)
+    ]
+
+
+def modules_of_extras(sources: Sources) -> list[str]:
+    """Return imports of a module that is for an extra: whoever imports it needs the extra."""
+    return [
+        f"{module} imports {other}, which needs {extra}"
+        for module in sources
+        for extra, other in EXTRAS.items()
+        if other in dependencies(module, sources)
     ]
 
 
@@ -173,7 +197,16 @@ def relative_imports(sources: Sources) -> list[str]:
     return [module for module, source in sources.items() if any(i.module.startswith(".") for i in imports(source))]
 
 
-CHECKS = (upward, cycle, outside_gates, vectors_outside_store, torch_in_service, misplaced, relative_imports)
+CHECKS = (
+    upward,
+    cycle,
+    outside_gates,
+    vectors_outside_store,
+    torch_in_service,
+    misplaced,
+    modules_of_extras,
+    relative_imports,
+)
 OFFENCES = {
     upward: [
         {"indexer.index.store": "from indexer.methods import tracin", "indexer.methods.tracin": ""},
@@ -190,6 +223,8 @@ OFFENCES = {
         {"indexer.cli.build": "from uvicorn.config import Config"},
         {"indexer.recipes.mnist": "def draw():\n    import matplotlib.pyplot"},
         {"indexer.ask.ask": "from importlib import import_module"},
+        {"indexer.record.recorder": "def f():\n    from transformers import TrainerCallback"},
+        {"indexer.record.huggingface": "import lightning.pytorch"},
     ],
     vectors_outside_store: [
         {"indexer.ask.ask": "import numpy as np\nrows = np.memmap('x')"},
@@ -205,6 +240,13 @@ OFFENCES = {
         {"indexer.task": "def f():\n    import json"},
         {"service.app": "class A:\n    def f(self):\n        import re"},
         {"indexer.evaluate.label_noise": "import matplotlib"},
+        {"indexer.record.recorder": "from transformers import TrainerCallback"},
+        {"indexer.record.huggingface": "def f():\n    import transformers"},
+        {"indexer.record.lightning": "import transformers"},
+    ],
+    modules_of_extras: [
+        {"indexer": "from indexer.record import huggingface", "indexer.record.huggingface": ""},
+        {"indexer.cli.app": "def f():\n    import indexer.record.lightning", "indexer.record.lightning": ""},
     ],
     relative_imports: [{"indexer.task": "from . import codecs"}, {"service.app": "from .engine import Engine"}],
 }
@@ -226,6 +268,8 @@ def test_each_check_finds_an_offence(check: object) -> None:
 def test_what_is_allowed_is_not_reported() -> None:
     fine = {
         "indexer.evaluate.plot": "def draw():\n    from matplotlib.figure import Figure",
+        "indexer.record.huggingface": "try:\n    from transformers import Trainer\nexcept ImportError:\n    raise",
+        "indexer.record.lightning": "from lightning.pytorch import Callback",
         "indexer.errors": "",
         "service.errors": "from indexer import errors\nfrom indexer import Question",
         "indexer.recipes.mnist": "from importlib.resources import files",
@@ -236,13 +280,13 @@ def test_what_is_allowed_is_not_reported() -> None:
 
 
 def test_a_new_package_needs_a_layer() -> None:
-    with pytest.raises(AssertionError, match=r"indexer\.record is in no layer"):
-        upward({"indexer.record": "import indexer.task", "indexer.task": ""})
+    with pytest.raises(AssertionError, match=r"indexer\.watch is in no layer"):
+        upward({"indexer.watch": "import indexer.task", "indexer.task": ""})
 
 
 @pytest.mark.parametrize(
     ("module", "kept_out"),
-    [("indexer", ("fastapi", "starlette", "uvicorn", "matplotlib")), ("service.cli", ("torch", "numpy", "indexer"))],
+    [("indexer", ("fastapi", "starlette", "uvicorn", *EXTRAS)), ("service.cli", ("torch", "numpy", "indexer"))],
 )
 def test_importing_a_package_leaves_out_what_it_does_not_need(module: str, kept_out: tuple[str, ...]) -> None:
     program = f"import sys, {module}; print(*sorted(set({kept_out!r}) & set(sys.modules)))"

@@ -7,6 +7,7 @@ import indexer
 PUBLIC = [
     "Ask",
     "BuildSpec",
+    "CheckpointRecorder",
     "GivenExample",
     "Hit",
     "ImageCodec",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from indexer.building.examples import check_labels
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.eta import by_parameter, etas
+from indexer.checkpoints.formats.listing import LISTING
 from indexer.checkpoints.groups import OwnParameters, group_names
-from indexer.checkpoints.listing import LISTING
 from indexer.checkpoints.optimizer import PRECONDITIONED
 from indexer.checkpoints.run import Run
 from indexer.checkpoints.states import RunWeights, own_state, read_states

@@ -117,7 +117,7 @@ def choose(run: Run, k: int, converged: float = CONVERGED, spike: float = SPIKE)
     found = [candidates[i] for i in matched(levels[candidates], k)]
     for i in set(candidates) - set(found):
         nearest = min(found, key=lambda j: abs(levels[i] - levels[j]))
-        why[i] = f"not needed: step {run.checkpoints[nearest].step:,} stands for its share of the decrease"
+        why[i] = f"step {run.checkpoints[nearest].step:,} stands for it"
     verdicts = tuple(
         Verdict(checkpoint, _known(loss), _known(level), reason)
         for checkpoint, loss, level, reason in zip(run.checkpoints, near.tolist(), levels.tolist(), why, strict=True)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from indexer.checkpoints.huggingface import has_weights, read_trainer, trainer_checkpoints
-from indexer.checkpoints.lightning import lightning_files, read_lightning
-from indexer.checkpoints.lightning_file import is_lightning
-from indexer.checkpoints.listing import LISTING, read_listing
-from indexer.checkpoints.plain import plain_files, read_plain
+from indexer.checkpoints.formats.huggingface import has_weights, read_trainer, trainer_checkpoints
+from indexer.checkpoints.formats.lightning import lightning_files, read_lightning
+from indexer.checkpoints.formats.lightning_file import is_lightning
+from indexer.checkpoints.formats.listing import LISTING, read_listing
+from indexer.checkpoints.formats.plain import plain_files, read_plain
 from indexer.checkpoints.run import Run
 from indexer.errors import CheckpointError
 

@@ -51,7 +51,8 @@ def group_names(groups: Sequence[ParameterGroup], own: OwnParameters, where: str
     raise CheckpointError(
         f"{where} keeps {count} parameters in {len(groups)} groups without names, and they fit the model's "
         f"{len(own.shapes)} parameters ({len(own.trainable)} trainable) in no single way, by order and shape. "
-        "Construct the optimizer with model.named_parameters(), so that it keeps names, or record with indexer.CheckpointRecorder"
+        "Construct the optimizer with model.named_parameters(), so that it keeps names, or record with "
+        "indexer.CheckpointRecorder"
     )
 
 

@@ -7,7 +7,7 @@ import typer
 
 from indexer.building.build import build
 from indexer.building.spec import BuildSpec
-from indexer.checkpoints.listing import LISTING
+from indexer.checkpoints.formats.listing import LISTING
 from indexer.cli.progress import bars, console
 from indexer.index.versions import is_index
 from indexer.recipes import mnist as recipe

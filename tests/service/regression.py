@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from indexer import BuildSpec, ImageCodec, Task, build
-from indexer.checkpoints.listing import LISTING
+from indexer.checkpoints.formats.listing import LISTING
 
 ROWS = 30
 

@@ -8,7 +8,7 @@ from indexer import BuildSpec
 from indexer.building.selection import selected
 from indexer.checkpoints.choose import choose
 from indexer.checkpoints.folder import open_run
-from indexer.checkpoints.listing import write_listing
+from indexer.checkpoints.formats.listing import write_listing
 from indexer.errors import ChoiceError
 
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from indexer.checkpoints.folder import open_run
-from indexer.checkpoints.lightning_file import VERSION
+from indexer.checkpoints.formats.lightning_file import VERSION
 from indexer.errors import CheckpointError
 from tests.indexer.checkpoints.test_weights import Trap
 

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 import torch
 
 from indexer import Task
+from indexer.checkpoints.eta import etas
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
 from indexer.recipes.train import Schedule, train
@@ -61,14 +63,52 @@ def test_the_loss_falls(small: Task, tmp_path: Path) -> None:
     assert last < 0.8 * first
 
 
-def test_a_run_that_dies_leaves_no_listing(small: Task, tmp_path: Path) -> None:
+def test_what_is_recorded_is_every_step(small: Task, tmp_path: Path) -> None:
+    """100 examples are two batches an epoch; with one checkpoint an epoch both conventions of eta agree."""
+    train(small, Schedule(3, keep=(1, 2, 3), learning_rate=0.3), tmp_path, silent)
+    run = open_run(tmp_path)
+    assert run.steps_per_epoch == 2
+    assert run.history.steps.tolist() == [1, 2, 3, 4, 5, 6]
+    assert run.history.learning_rates.tolist() == [[0.3]] * 6
+    assert [group.names for group in run.groups] == [tuple(name for name, _ in tiny_model().named_parameters())]
+    for checkpoint, losses in zip(run.checkpoints, run.history.losses.reshape(3, 2), strict=True):
+        assert checkpoint.train_loss == pytest.approx(losses.mean())
+    assert np.array(etas(run, "interval")) == pytest.approx(np.array(etas(run, "learning_rate")))
+
+
+def test_a_run_that_dies_leaves_nothing(small: Task, tmp_path: Path) -> None:
+    """Then the whole one is written to the same folder, with what else is there."""
+
     def dies(stage: str, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
+    schedule = Schedule(3, keep=(1, 2), learning_rate=0.1)
     with pytest.raises(KeyboardInterrupt):
-        train(small, Schedule(3, keep=(1, 2), learning_rate=0.1), tmp_path, dies)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-01.safetensors", "epoch-02.safetensors"]
+        train(small, schedule, tmp_path / "run", dies)
+    assert list((tmp_path / "run").iterdir()) == []
+    (tmp_path / "run" / "notes.txt").touch()
+    train(small, schedule, tmp_path / "run", silent)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "checkpoints.json", "notes.txt", "epoch-01.safetensors", "epoch-02.safetensors", "epoch-01.history.safetensors",
+        "epoch-02.history.safetensors",
+    }  # fmt: skip
+
+
+def test_the_listing_comes_last(small: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    replace_path = Path.replace
+
+    def move(path: Path, target: Path) -> Path:
+        moved.append(Path(target).name)
+        return replace_path(path, target)
+
+    def trained(*_: object) -> None:
+        monkeypatch.setattr(Path, "replace", move)
+
+    train(small, Schedule(1, keep=(1,), learning_rate=0.1), tmp_path, trained)
+    assert sorted(moved[:-1]) == ["epoch-01.history.safetensors", "epoch-01.safetensors"]
+    assert moved[-1] == "checkpoints.json"
 
 
 def test_a_seed_makes_a_run(small: Task, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from indexer.checkpoints.notes import Notes, loss_at, rates_at
+from indexer.checkpoints.formats.notes import Notes, loss_at, rates_at
 
 
 def test_notes_of_different_steps_become_one_history() -> None:

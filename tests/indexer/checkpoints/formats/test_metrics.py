@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.checkpoints.metrics import read_metrics
-from indexer.checkpoints.notes import Notes
+from indexer.checkpoints.formats.metrics import read_metrics
+from indexer.checkpoints.formats.notes import Notes
 from indexer.errors import CheckpointError
 
 

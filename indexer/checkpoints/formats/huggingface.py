@@ -1,7 +1,7 @@
 """A folder that Hugging Face's Trainer wrote: ``checkpoint-N/`` for the checkpoint after N steps of the optimizer.
 
-Each has the weights, ``trainer_state.json`` with the log until then (`indexer.checkpoints.trainer_log`), and, if not
-``save_only_model=True``, ``optimizer.pt`` and ``scheduler.pt``, whose rates are those of step N + 1.
+Each has the weights, ``trainer_state.json`` with the log until then (`indexer.checkpoints.formats.trainer_log`), and,
+without ``save_only_model=True``, ``optimizer.pt`` and ``scheduler.pt``, whose rates are those of step N + 1.
 ``training_args.bin`` is a pickle and is not read. Rates come from, in this order: the schedule, where the scheduler's
 state tells it (Trainer's own are functions, which no state keeps); the log and the saved optimizers, each at the step
 that used its rate, and a straight line between those.
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from indexer.checkpoints.formats.notes import NEXT, Notes, Rates, loss_at, rates_at
+from indexer.checkpoints.formats.ticks import Mark, close, scheduled
+from indexer.checkpoints.formats.trainer_log import TrainerLog, rates_used, read_log
 from indexer.checkpoints.groups import parameter_groups
 from indexer.checkpoints.history import History
-from indexer.checkpoints.notes import NEXT, Notes, Rates, loss_at, rates_at
 from indexer.checkpoints.optimizer_state import read_optimizer_state, recognise, saved_rates
 from indexer.checkpoints.run import Checkpoint, Run
-from indexer.checkpoints.ticks import Mark, close, scheduled
-from indexer.checkpoints.trainer_log import TrainerLog, rates_used, read_log
 from indexer.checkpoints.values import MOST_STEPS, number
 from indexer.checkpoints.weights import ADAPTER, SHARDED, WHOLE
 from indexer.checkpoints.weights_only import peek_weights_only

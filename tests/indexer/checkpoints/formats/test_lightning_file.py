@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from indexer.checkpoints.lightning_file import VERSION, is_lightning, read_file
+from indexer.checkpoints.formats.lightning_file import VERSION, is_lightning, read_file
 from indexer.errors import CheckpointError
 from tests.indexer.checkpoints.test_weights import Trap
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.checkpoints.schedule import SAME, replay
+from indexer.checkpoints.formats.schedule import SAME, replay
 from indexer.checkpoints.values import count
 
 Rates = tuple[float, ...]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.checkpoints.ticks import close
+from indexer.checkpoints.formats.ticks import close
 from indexer.checkpoints.values import at, count, measured, number
 from indexer.errors import CheckpointError
 

@@ -12,13 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from indexer.checkpoints.formats.notes import Notes, Rates, rates_at
+from indexer.checkpoints.formats.schedule import replay
+from indexer.checkpoints.formats.ticks import Mark, scheduled
 from indexer.checkpoints.groups import parameter_groups
 from indexer.checkpoints.history import History
-from indexer.checkpoints.notes import Notes, Rates, rates_at
 from indexer.checkpoints.optimizer_state import find_optimizer_state, recognise, saved_rates
 from indexer.checkpoints.run import Checkpoint, Run
-from indexer.checkpoints.schedule import replay
-from indexer.checkpoints.ticks import Mark, scheduled
 from indexer.checkpoints.values import at, count, measured, number
 from indexer.checkpoints.weights_only import peek_weights_only
 from indexer.checkpoints.wrapped import MODEL_KEYS, unwrapped

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as torch_schedules
 
-from indexer.checkpoints.schedule import replay
+from indexer.checkpoints.formats.schedule import replay
 from tests.runs import watched
 
 STEPS = 12

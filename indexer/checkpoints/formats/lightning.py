@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from indexer.checkpoints.formats.lightning_file import Saved, read_file
+from indexer.checkpoints.formats.metrics import METRICS, read_metrics
+from indexer.checkpoints.formats.notes import NEXT, Notes, Rates, loss_at, rates_at
+from indexer.checkpoints.formats.ticks import Mark, scheduled
 from indexer.checkpoints.groups import parameter_groups
 from indexer.checkpoints.history import History
-from indexer.checkpoints.lightning_file import Saved, read_file
-from indexer.checkpoints.metrics import METRICS, read_metrics
-from indexer.checkpoints.notes import NEXT, Notes, Rates, loss_at, rates_at
 from indexer.checkpoints.optimizer_state import recognise, saved_rates
 from indexer.checkpoints.run import Checkpoint, Run
-from indexer.checkpoints.ticks import Mark, scheduled
 from indexer.errors import CheckpointError
 
 KIND = "a run of Lightning"

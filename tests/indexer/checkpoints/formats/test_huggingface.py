@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from indexer.checkpoints.eta import approximate, etas
 from indexer.checkpoints.folder import open_run
-from indexer.checkpoints.huggingface import trainer_checkpoints
+from indexer.checkpoints.formats.huggingface import trainer_checkpoints
 from indexer.checkpoints.optimizer import Optimizer
 from indexer.errors import CheckpointError, LearningRateError
 from tests.indexer.checkpoints.test_weights import Trap

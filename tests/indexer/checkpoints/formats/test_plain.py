@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 
 from indexer.checkpoints.eta import approximate
 from indexer.checkpoints.folder import open_run
-from indexer.checkpoints.plain import plain_files
+from indexer.checkpoints.formats.plain import plain_files
 from indexer.checkpoints.run import Run
 from indexer.errors import CheckpointError
 from tests.runs import Rates, assert_as_seen, halving, network, to_zero, two_groups, watched

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from indexer.checkpoints.ticks import Mark, Rates, close, scheduled
+from indexer.checkpoints.formats.ticks import Mark, Rates, close, scheduled
 
 
 def mark(step: int, tick: Any, rate: float, **more: Any) -> Mark:

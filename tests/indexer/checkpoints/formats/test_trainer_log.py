@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.checkpoints.trainer_log import TrainerLog, rates_used, read_log
+from indexer.checkpoints.formats.trainer_log import TrainerLog, rates_used, read_log
 
 LINEAR = {step: 1 - (step - 1) / 20 for step in range(1, 22)}  # used in each step
 

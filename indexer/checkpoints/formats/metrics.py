@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.checkpoints.notes import Notes
+from indexer.checkpoints.formats.notes import Notes
 from indexer.checkpoints.values import count, measured
 from indexer.errors import CheckpointError
 
