@@ -1,5 +1,6 @@
 """Which checkpoints of a run a build takes: all, those at given steps, or those that the rule of appendix D chooses."""
 
+from dataclasses import replace
 from typing import Any
 
 from indexer.building.spec import BuildSpec
@@ -18,8 +19,8 @@ def selected(spec: BuildSpec) -> tuple[Run, dict[str, Any] | None]:
     told = {"of": len(run.checkpoints)}
     if spec.choose is not None:
         choice = choose(run, spec.choose)
-        chosen = run.at([checkpoint.step for checkpoint in choice.chosen if checkpoint.step is not None])
-        return chosen, {"rule": "steady decrease of the loss", "k": spec.choose, **told, "notes": list(choice.notes)}
+        rule = {"rule": "steady decrease of the loss", "k": spec.choose, **told, "notes": list(choice.notes)}
+        return replace(run, checkpoints=choice.chosen), rule
     if spec.steps:
         return run.at(spec.steps), {"rule": "given steps", **told}
     return run, None

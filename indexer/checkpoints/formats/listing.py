@@ -153,6 +153,12 @@ def _history(folder: Path, named: Sequence[tuple[Mapping[str, Any], str]]) -> Hi
     ]
     if not read:
         return None
+    widths = sorted({part["learning_rates"].shape[1] for part in read})
+    if len(widths) > 1:
+        raise CheckpointError(
+            f"{str(folder / LISTING)!r}: the histories of its checkpoints have the rates of {widths[0]} and of "
+            f"{widths[1]} parameter groups; expected one number of groups in a run"
+        )
     found = History(
         *(np.concatenate([part[name] for part in read]) for name in ("steps", "learning_rates")),
         *(np.concatenate([part[name] for part in read]) for name in ("losses", "gradient_norms")),

@@ -1,13 +1,20 @@
 """Listings and files of checkpoints: what is kept, and every refusal by its text."""
 
 import json
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from indexer.checkpoints.folder import open_run
+from indexer.checkpoints.formats.listing import write_history, write_listing
+from indexer.checkpoints.history import History, history
+from indexer.checkpoints.optimizer import Optimizer
 from indexer.checkpoints.run import Checkpoint
 from indexer.errors import CheckpointError
 
@@ -88,3 +95,108 @@ def test_a_learning_rate_that_is_not_finite_is_no_json(listed: List, rate: float
 def test_other_numbers_must_be_numbers(listed: List, key: str, value: object) -> None:
     with pytest.raises(CheckpointError, match=rf"\('b\.pt'\) has {key} .*; expected a number"):
         open_run(listed({"file": "b.pt", "learning_rate": 0.1, key: value}))
+
+
+NOTED = history([1, 2, 3], [[0.3, 0.03], [0.2, 0.02], [0.1, 0.01]], [2.0, None, math.inf], [1.0, 2.0, None])
+
+
+def series(found: History) -> dict[str, np.ndarray]:
+    return {name: getattr(found, name) for name in ("steps", "learning_rates", "losses", "gradient_norms")}
+
+
+def two_groups(folder: Path, **about: object) -> Path:
+    """A run of two checkpoints with the steps of each, as the recorder writes it."""
+    entries = []
+    for name, first, last in (("a", 0, 2), ("b", 2, 3)):
+        (folder / f"{name}.pt").touch()
+        part = History(**{key: values[first:last] for key, values in series(NOTED).items()})
+        write_history(folder / f"{name}.history", part)
+        entries.append({"file": f"{name}.pt", "step": last, "learning_rates": NOTED.learning_rates[last - 1].tolist()})
+        entries[-1]["history"] = f"{name}.history"
+    groups = [["head.weight"], ["body.weight", "body.bias"]]
+    write_listing(folder, entries, {"steps_per_epoch": 3, "parameter_groups": groups, **about})
+    return folder
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    run = open_run(two_groups(tmp_path, optimizer={"name": "sgd", "momentum": 0.9}))
+    for name, values in series(run.history).items():
+        np.testing.assert_array_equal(values, series(NOTED)[name])
+    assert [checkpoint.learning_rates for checkpoint in run.checkpoints] == [(0.2, 0.02), (0.1, 0.01)]
+    assert [group.names for group in run.groups] == [("head.weight",), ("body.weight", "body.bias")]
+    assert (run.steps_per_epoch, run.optimizer) == (3.0, Optimizer("sgd", {"momentum": 0.9}))
+
+
+def test_without_a_history_the_entries_are_one(listed: List) -> None:
+    folder = listed(
+        {"file": "b.pt", "learning_rate": 0.5, "step": 10, "train_loss": 2.0},
+        {"file": "a.safetensors", "learning_rate": 0.1, "step": 20},
+    )
+    found = open_run(folder).history
+    assert found.steps.tolist() == [10, 20] and found.learning_rates.tolist() == [[0.5], [0.1]]
+    assert found.losses[0] == 2.0 and math.isnan(found.losses[1])
+
+
+def test_entries_without_growing_steps_are_no_history(listed: List) -> None:
+    assert len(open_run(listed({"file": "b.pt", "step": 2}, {"file": "a.safetensors", "step": 2})).history.steps) == 0
+
+
+def refused(folder: Path, expected: str) -> None:
+    with pytest.raises(CheckpointError, match=expected):
+        open_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ([["a"], ["a"]], "expected parameter_groups as lists of parameter names, each name once, found"),
+        ([[7]], "expected parameter_groups as lists of parameter names"),
+        ("a", "expected parameter_groups as lists of parameter names"),
+        ([["a"]], r"\('a\.pt'\) has 2 learning_rates and checkpoints\.json 1 parameter_groups; expected the names"),
+        (None, r"\('a\.pt'\) has 2 learning_rates and checkpoints\.json 0 parameter_groups"),
+    ],
+)
+def test_groups_that_do_not_name_the_rates_are_refused(tmp_path: Path, groups: object, expected: str) -> None:
+    refused(two_groups(tmp_path, parameter_groups=groups), expected)
+
+
+@pytest.mark.parametrize("rates", [[], 0.1, [0.1, None], [0.1, "0.1"]])
+def test_rates_that_are_no_list_of_numbers_are_refused(listed: List, rates: object) -> None:
+    refused(listed({"file": "b.pt", "learning_rates": rates}), r"\('b\.pt'\) has learning_rate")
+
+
+@pytest.mark.parametrize("steps", [0, -1, "3", True])
+def test_steps_an_epoch_that_are_no_positive_number_are_refused(tmp_path: Path, steps: object) -> None:
+    refused(two_groups(tmp_path, steps_per_epoch=steps), r"has steps_per_epoch .*; expected a positive number")
+
+
+def test_histories_that_overlap_are_refused(tmp_path: Path) -> None:
+    two_groups(tmp_path)
+    shutil.copy(tmp_path / "a.history", tmp_path / "b.history")
+    refused(tmp_path, r"the histories of its checkpoints do not follow each other")
+
+
+def test_histories_of_other_groups_are_refused(tmp_path: Path) -> None:
+    two_groups(tmp_path)
+    write_history(tmp_path / "b.history", history([3], [[0.1]]))
+    refused(tmp_path, r"have the rates of 1 and of 2 parameter groups; expected one number of groups in a run")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(b"no safetensors"),
+        lambda path: path.write_bytes(path.read_bytes()[:-8]),
+        lambda path: safetensors.numpy.save_file({"steps": np.array([1])}, path),
+        lambda path: safetensors.numpy.save_file(series(NOTED) | {"losses": np.zeros(2)}, path),
+        lambda path: safetensors.numpy.save_file(series(NOTED) | {"steps": np.zeros(3)}, path),
+    ],
+)
+def test_a_file_that_is_no_history_is_refused(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(two_groups(tmp_path) / "a.history")
+    refused(tmp_path, r"1 of 2 \('a\.pt'\): history 'a\.history' is not as checkpoints\.json keeps it .*; take its")
+
+
+def test_a_history_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (two_groups(tmp_path) / "a.history").unlink()
+    refused(tmp_path, r"\('a\.pt'\) has history 'a\.history', which does not exist in .*; restore the file or take the")
