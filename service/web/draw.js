@@ -180,8 +180,14 @@ function sparkline(parts, limit, checkpoints) {
 
 /** The shortest name that a checkpoint has. */
 export function checkpointName(checkpoint, i) {
-  if (checkpoint?.epoch != null) return `epoch ${checkpoint.epoch}`;
+  if (checkpoint?.epoch != null) return `epoch ${Number(checkpoint.epoch.toPrecision(4))}`;
   return checkpoint?.step != null ? `step ${checkpoint.step}` : `checkpoint ${i + 1}`;
+}
+
+/** What a checkpoint weighs: one eta, or one for each group of parameters. */
+export function weights({ eta, rates }) {
+  const etas = rates.length ? rates.map((rate) => rate.eta) : [eta];
+  return `eta ${etas.map((value) => Number(value.toPrecision(4))).join(" and ")}`;
 }
 
 /** Milliseconds by stage, in the order of the answer; the total last. */

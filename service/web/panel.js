@@ -8,6 +8,7 @@
 
 import {
   checkpointName, column, count, failure, frame, h, labelOptions, prediction, scales, signed, sizeOptions, skeleton, timing,
+  weights,
 } from "./draw.js";
 import { copied } from "./copy.js";
 import { Ids, MOST_LISTED, Problem, call } from "./api.js";
@@ -201,7 +202,7 @@ class ProponentPanel extends HTMLElement {
     const { version, rows, method, checkpoints, splits, input, labels } = this.#index;
     this.#parts.facts.textContent = [`version ${version.slice(0, 12)}`, method, `${count(rows)} training examples`,
       `${checkpoints.length} checkpoint${checkpoints.length === 1 ? "" : "s"}`].join(" · ");
-    this.#parts.facts.title = checkpoints.map((c, i) => `${checkpointName(c, i)}, eta ${c.eta}`).join("\n");
+    this.#parts.facts.title = checkpoints.map((c, i) => `${checkpointName(c, i)}, ${weights(c)}`).join("\n");
     for (const split of ["test", "train"]) this.#parts[split].hidden = !splits[split];
     this.#parts.upload.hidden = input.modality !== "image";
     this.#parts.label.parentElement.hidden = !labels;
