@@ -24,6 +24,7 @@ from indexer.building.selection import selected
 from indexer.building.source import Source, open_source, options_of
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.eta import approximate
+from indexer.checkpoints.groups import names_are_kept
 from indexer.checkpoints.optimizer import Optimizer
 from indexer.checkpoints.step_sizes import StepSizes
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
@@ -160,7 +161,9 @@ def _caveats(source: Source, step_sizes: Sequence[StepSizes] | None, eta: str) -
     found = [] if optimizer is None else [optimizer.caveat(preconditioned)]
     if not all(sizes.named for sizes in step_sizes or ()):
         found.append("the optimizer's state keeps no names: taken to be in the order of model.parameters()")
-    found += [*source.run.caveats, approximate(source.run, eta)]
+    found += [*source.run.caveats, *source.weights.caveats, approximate(source.run, eta)]
+    if any(_rate_entries(etas) for etas in source.etas) and not names_are_kept(source.run.groups):
+        found.append("the optimizer keeps no names: its groups are told apart by shape, in the model's order")
     return [caveat for caveat in found if caveat is not None]
 
 

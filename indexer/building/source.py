@@ -12,7 +12,7 @@ from indexer.building.examples import check_labels
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.eta import by_parameter, etas
 from indexer.checkpoints.formats.listing import LISTING
-from indexer.checkpoints.groups import OwnParameters, group_names
+from indexer.checkpoints.groups import OwnParameters, check_count, group_names, names_are_known
 from indexer.checkpoints.optimizer import PRECONDITIONED
 from indexer.checkpoints.run import Run
 from indexer.checkpoints.states import RunWeights, own_state, read_states
@@ -118,11 +118,13 @@ def _check_base(task: Task, weights: RunWeights) -> None:
 def _etas_by_parameter(
     run: Run, by_group: Sequence[Sequence[float]], model: ModelAtCheckpoints, renamed: Mapping[str, str]
 ) -> tuple[Mapping[str, float], ...]:
-    names: list[tuple[str, ...]] = []
-    if any(len(set(rates)) > 1 for rates in by_group):
-        where = f"the optimizer of {str(run.folder)!r}"
-        names = group_names(run.groups, _own_parameters(model, renamed), where)
     wanted = [name for block in model.layout.blocks for name in block.parameters]
+    where = f"the optimizer of {str(run.folder)!r}"
+    own, names = _own_parameters(model, renamed), None
+    if any(len(set(rates)) > 1 for rates in by_group) or names_are_known(run.groups, own):
+        names = group_names(run.groups, own, where)
+    else:
+        check_count(run.groups, len(wanted), where)
     return tuple(by_parameter(rates, names, wanted) for rates in by_group)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from indexer.building.plan import PLANNED_ON, plan_batch_size
+from indexer.building.selection import selected
 from indexer.building.source import options_of, warm_model
 from indexer.building.spec import BuildSpec
-from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.states import own_state, read_states
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.block import BlockGradient
@@ -77,10 +77,12 @@ class Survey:
 
 
 def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
-    """Probe and measure a task; raises what a build would raise at its start."""
-    run = None if checkpoints is None else open_run(checkpoints)
+    """Probe and measure a task at the checkpoints that the spec takes, or without any at the model's first weights.
+
+    Raises what a build would raise at its start.
+    """
     module = copy.deepcopy(task.model())
-    states = (own_state(module),) if run is None else read_states(run, module).states
+    states = (own_state(module),) if checkpoints is None else read_states(selected(spec)[0], module).states
     model = warm_model(task, module, states, options_of(spec))
     projection = make_projection(model.layout, spec.projection)
     few = read_rows(task.train, range(min(PLANNED_ON, len(task.train))))

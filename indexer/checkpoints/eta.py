@@ -97,13 +97,17 @@ def _over_intervals(run: Run) -> tuple[tuple[float, ...], ...]:
     return tuple(found)
 
 
-def by_parameter(etas: Sequence[float], names: Sequence[Sequence[str]], parameters: Sequence[str]) -> dict[str, float]:
-    """Return eta of every parameter: names has those of each group, and need not be known where there is one rate.
+def by_parameter(
+    etas: Sequence[float], names: Sequence[Sequence[str]] | None, parameters: Sequence[str]
+) -> dict[str, float]:
+    """Return eta of every parameter: names has those of each group, or None where they are not known.
+
+    Without names there is one rate for all.
 
     Raises:
         LearningRateError: a parameter of the gradient is in no group, or its group's rate is zero.
     """
-    if len(set(etas)) == 1:
+    if names is None:
         return dict.fromkeys(parameters, etas[0])
     found = {name: eta for eta, group in zip(etas, names, strict=True) for name in group}
     for name in parameters:

@@ -37,11 +37,10 @@ def group_names(groups: Sequence[ParameterGroup], own: OwnParameters, where: str
     Raises:
         CheckpointError: no name is known, or the parameters of the groups cannot be told apart.
     """
-    if groups and all(len(group.names) == group.size for group in groups):
-        names = [tuple(own.renamed.get(name, name) for name in group.names) for group in groups]
-        if not any(name in own.shapes for group in names for name in group):
-            raise CheckpointError(f"{where} names a parameter {names[0][0]!r}, which the task's model has not")
-        return names
+    if names_are_kept(groups):
+        if not names_are_known(groups, own):
+            raise CheckpointError(f"{where} names a parameter {groups[0].names[0]!r}, which the task's model has not")
+        return _renamed(groups, own)
     count = sum(group.size for group in groups)
     for candidate in (list(own.shapes), list(own.trainable)):
         if len(candidate) == count:
@@ -54,6 +53,34 @@ def group_names(groups: Sequence[ParameterGroup], own: OwnParameters, where: str
         "Construct the optimizer with model.named_parameters(), so that it keeps names, or record with "
         "indexer.CheckpointRecorder"
     )
+
+
+def names_are_kept(groups: Sequence[ParameterGroup]) -> bool:
+    """Say whether the optimizer kept the names of its parameters."""
+    return bool(groups) and all(len(group.names) == group.size for group in groups)
+
+
+def names_are_known(groups: Sequence[ParameterGroup], own: OwnParameters) -> bool:
+    """Say whether it kept names, and some of them are those of the task's model."""
+    return names_are_kept(groups) and any(name in own.shapes for names in _renamed(groups, own) for name in names)
+
+
+def _renamed(groups: Sequence[ParameterGroup], own: OwnParameters) -> list[tuple[str, ...]]:
+    return [tuple(own.renamed.get(name, name) for name in group.names) for group in groups]
+
+
+def check_count(groups: Sequence[ParameterGroup], wanted: int, where: str) -> None:
+    """Make sure that an optimizer without names had as many parameters as the gradient has, or more.
+
+    Raises:
+        CheckpointError: it had fewer: some of the gradient never moved a weight, and nothing says which.
+    """
+    count = sum(group.size for group in groups)
+    if groups and count < wanted:
+        raise CheckpointError(
+            f"{where} stepped {count} parameters, and the gradient has {wanted}; expected those that were trained. "
+            "Choose them with `--parameters`, or freeze the others in the task's model"
+        )
 
 
 def _dealt(groups: Sequence[ParameterGroup], parameters: Sequence[tuple[str, Shape]]) -> list[tuple[str, ...]] | None:

@@ -141,3 +141,32 @@ def test_the_network_may_be_another_than_the_task_s(tmp_path: Path) -> None:
     other = Task(model=lambda: nn.Linear(3, 2), loss=loss, train=examples(), codec=Points(), labels=["below", "above"])
     with pytest.raises(CheckpointError, match=r"1 of 5 \('checkpoint-2'\) has no 'weight', which the task's model has"):
         build(other, BuildSpec(tmp_path / "run"), tmp_path / "index")
+
+
+def head_alone(folder: Path, parameters: Callable[[nn.Sequential], Any]) -> Path:
+    """Two steps of an optimizer that has the last layer only, as in linear probing, in a file of one's own."""
+    model = network()
+    optimizer = torch.optim.Adam(parameters(model), lr=0.01)
+    inputs, targets = (torch.stack(part) for part in zip(*(task.train[i] for i in range(20)), strict=True))
+    for _ in range(2):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss(model(inputs), targets).mean())
+        optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": 2}, folder / "2.pt")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [lambda model: model[2].parameters(), lambda model: model[2].named_parameters()],
+    ids=["plain", "named"],
+)
+def test_what_the_optimizer_never_had_is_not_counted(
+    tmp_path: Path, parameters: Callable[[nn.Sequential], Any]
+) -> None:
+    run = head_alone(tmp_path, parameters)
+    with pytest.raises(CheckpointError, match=r"stepped 2 parameters, and the gradient has 4; .*`--parameters`"):
+        build(task, BuildSpec(run, projection=IDENTITY), tmp_path / "index")
+    version = build(task, BuildSpec(run, projection=IDENTITY, parameters=["2.*"]), tmp_path / "index")
+    assert version.manifest.etas() == [dict.fromkeys(HEAD, 0.01)]
+    assert version.manifest.left_out == list(BODY)

@@ -85,3 +85,8 @@ def test_what_a_build_would_refuse_is_refused(task: Task) -> None:
         survey(task, None, BuildSpec(Path(), parameters=["head.*"]))
     with pytest.raises(ProbeError, match="use reduction='none'"):
         survey(replace(task, loss=nn.CrossEntropyLoss()), None, BuildSpec(Path()))
+
+
+def test_only_the_checkpoints_that_a_build_would_take_are_measured(task: Task, run: Path) -> None:
+    found = survey(task, run, BuildSpec(run, projection={"name": "rank1", "numbers": 64}, steps=(228,)))
+    assert found.checkpoints == 1 and found.trained

@@ -104,7 +104,12 @@ def test_every_parameter_has_the_eta_of_its_group() -> None:
 
 
 def test_names_are_not_needed_where_there_is_one_rate() -> None:
-    assert by_parameter((0.1,), [], ["a"]) == by_parameter((0.1, 0.1), [], ["a"]) == {"a": 0.1}
+    assert by_parameter((0.1,), None, ["a"]) == by_parameter((0.1, 0.1), None, ["a"]) == {"a": 0.1}
+
+
+def test_a_parameter_that_was_not_stepped_has_no_rate_though_all_others_have_one() -> None:
+    with pytest.raises(LearningRateError, match="parameter 'b' is in no parameter group of the optimizer"):
+        by_parameter((0.1,), [("a",)], ["a", "b"])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from indexer.checkpoints.groups import OwnParameters, group_names, parameter_groups
+from indexer.checkpoints.groups import (
+    OwnParameters,
+    check_count,
+    group_names,
+    names_are_kept,
+    names_are_known,
+    parameter_groups,
+)
 from indexer.checkpoints.run import ParameterGroup
 from indexer.errors import CheckpointError
 
@@ -79,6 +86,14 @@ def test_what_cannot_be_told_apart_is_refused(groups: list[ParameterGroup]) -> N
         found(*groups)
 
 
+def test_fewer_parameters_than_the_gradient_has_are_refused() -> None:
+    check_count([group(*NAMES)], 6, "x")
+    check_count([group(*NAMES)], 2, "x")  # of a larger model
+    check_count([], 6, "x")  # nothing is known
+    with pytest.raises(CheckpointError, match=r"x stepped 2 parameters, and the gradient has 6; .*`--parameters`"):
+        check_count([group("2.weight", "2.bias")], 6, "x")
+
+
 def test_many_equal_layers_are_refused_before_the_ways_outgrow_memory() -> None:
     shapes = {str(i): (8, 8) for i in range(200)}
     groups = [ParameterGroup(shapes=((8, 8),) * 20) for _ in range(10)]
@@ -103,6 +118,18 @@ def test_real_optimizers_keep_shapes(make: object) -> None:
     optimizer.step()
     groups = parameter_groups(optimizer.state_dict())
     assert found(*groups) == [("2.weight", "2.bias"), ("0.weight", "0.bias", "1.weight", "1.bias")]
+
+
+def test_names_are_kept_by_all_groups_or_by_none() -> None:
+    assert names_are_kept([ParameterGroup(("a",), (None,))])
+    assert not names_are_kept([ParameterGroup(("a",)), group("2.bias")])
+    assert not names_are_kept([])
+
+
+def test_names_are_known_where_some_are_the_model_s() -> None:
+    own = OwnParameters(SHAPES, NAMES, {"net.0.bias": "0.bias"})
+    assert names_are_known([ParameterGroup(names=("net.0.bias", "other"))], own)
+    assert not names_are_known([ParameterGroup(names=("weight", "bias"))], own)  # named within a part of the model
 
 
 def test_names_come_from_the_state_where_it_keeps_them() -> None:

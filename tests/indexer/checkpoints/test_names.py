@@ -1,10 +1,10 @@
-"""Names in a checkpoint and names of the task's model: one prefix for all, tied names, adapters; never a guess."""
+"""Names in a checkpoint and names of the task's model: one prefix for all, tied names; never a guess."""
 
 import pytest
 import torch
 from torch import nn
 
-from indexer.checkpoints.names import own_names, own_names_of_adapter, tied_names
+from indexer.checkpoints.names import own_names, tied_names
 from indexer.errors import CheckpointError
 
 
@@ -34,27 +34,27 @@ def named(*names: str) -> dict[str, torch.Tensor]:
 
 
 def test_own_names_stay() -> None:
-    assert own_names(named(*OWN), network(), "x") == dict(zip(OWN, OWN, strict=True))
+    assert own_names(named(*OWN), network(), "x").own == dict(zip(OWN, OWN, strict=True))
 
 
 @pytest.mark.parametrize("prefix", ["net.", "module.", "_orig_mod.", "net._orig_mod.", "a.b.c."])
 def test_a_prefix_of_the_file_is_taken_off(prefix: str) -> None:
     names = [f"{prefix}{name}" for name in OWN]
-    assert own_names(named(*names), network(), "x") == dict(zip(names, OWN, strict=True))
+    assert own_names(named(*names), network(), "x").own == dict(zip(names, OWN, strict=True))
 
 
 def test_what_stands_beside_the_prefix_is_another_part() -> None:
     names = ["criterion.weight", *(f"net.{name}" for name in OWN)]
-    assert "criterion.weight" not in own_names(named(*names), network(), "x")
+    assert "criterion.weight" not in own_names(named(*names), network(), "x").own
 
 
 def test_what_stands_under_the_prefix_is_kept_to_be_refused() -> None:
     names = ["net.9.weight", *(f"net.{name}" for name in OWN)]
-    assert own_names(named(*names), network(), "x")["net.9.weight"] == "9.weight"
+    assert own_names(named(*names), network(), "x").own["net.9.weight"] == "9.weight"
 
 
 def test_a_wrapper_of_the_task_puts_a_prefix_on() -> None:
-    assert own_names(named(*OWN), Holder(network()), "x") == {name: f"net.{name}" for name in OWN}
+    assert own_names(named(*OWN), Holder(network()), "x").own == {name: f"net.{name}" for name in OWN}
 
 
 def test_a_model_and_its_moving_average_are_not_chosen_between() -> None:
@@ -71,18 +71,19 @@ def test_between_several_prefixes_the_shapes_decide() -> None:
         "b.weight": torch.zeros(9, 3),
         "b.bias": torch.zeros(9),
     }
-    assert own_names(state, nn.Linear(3, 2), "x") == {"a.weight": "weight", "a.bias": "bias"}
-    assert own_names(state, nn.Linear(7, 7), "x") == {name: name for name in state}  # neither
+    assert own_names(state, nn.Linear(3, 2), "x").own == {"a.weight": "weight", "a.bias": "bias"}
+    assert own_names(state, nn.Linear(7, 7), "x").own == {name: name for name in state}  # neither
 
 
 def test_a_changed_model_is_found_under_its_prefix_to_be_refused_by_shape() -> None:
     assert (
-        own_names({"a.weight": torch.zeros(5, 3), "a.bias": torch.zeros(5)}, nn.Linear(3, 2), "x")["a.bias"] == "bias"
+        own_names({"a.weight": torch.zeros(5, 3), "a.bias": torch.zeros(5)}, nn.Linear(3, 2), "x").own["a.bias"]
+        == "bias"
     )
 
 
 def test_names_of_another_model_stay_as_they_are() -> None:
-    assert own_names(named("encoder.weight", "0.weight"), network(), "x") == {
+    assert own_names(named("encoder.weight", "0.weight"), network(), "x").own == {
         "encoder.weight": "encoder.weight",
         "0.weight": "0.weight",
     }
@@ -101,9 +102,17 @@ def test_tied_names_go_together() -> None:
 
 @pytest.mark.parametrize("kept", ["0.weight", "1.weight"])
 def test_either_name_of_a_tied_weight_will_do(kept: str) -> None:
-    assert own_names(named(f"net.{kept}"), tied(), "x") == {f"net.{kept}": kept}
+    assert own_names(named(f"net.{kept}"), tied(), "x").own == {f"net.{kept}": kept}
 
 
-def test_an_adapter_needs_a_model_with_one() -> None:
-    with pytest.raises(CheckpointError, match=r"x is an adapter, and the task's model has none: .*proponent\[hugging"):
-        own_names_of_adapter(named("q.lora_A.weight"), network(), "x")
+def test_a_part_that_is_alike_is_told() -> None:
+    """The trained weights may be those that do not fit: a network under parametrizations beside its moving average."""
+    trained = [name.replace("0.weight", "0.parametrizations.weight.original0") for name in OWN]
+    state = named(*(f"net.{name}" for name in trained), *(f"ema.{name}" for name in OWN))
+    found = own_names(state, network(), "x")
+    assert set(found.own) == {f"ema.{name}" for name in OWN}
+    assert found.caveat == "the weights are those under 'ema.'; 'net.' in the same files is alike"
+
+
+def test_a_part_that_is_not_alike_is_no_matter() -> None:
+    assert own_names(named("criterion.0.bias", *(f"net.{name}" for name in OWN)), network(), "x").caveat is None

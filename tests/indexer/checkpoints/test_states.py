@@ -78,6 +78,14 @@ def test_a_tied_weight_that_the_file_has_once_is_there_by_all_its_names(tmp_path
     assert module.get_parameter("0.weight").equal(torch.ones(3, 3))
 
 
+def test_names_that_the_model_ties_and_the_file_does_not_are_refused(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    module[1].weight = module[0].weight
+    expected = r"\('0\.safetensors'\) has other weights for '0\.weight' than for '1\.weight', which the task's mod"
+    with pytest.raises(CheckpointError, match=expected):
+        read_states(run_of(tmp_path, {"0.weight": torch.ones(3, 3), "1.weight": torch.zeros(3, 3)}), module)
+
+
 def test_adapters_and_whole_models_do_not_mix(tmp_path: Path) -> None:
     run = run_of(tmp_path, {"weight": torch.ones(1)}, {"weight": torch.ones(1)}, adapters=(False, True))
     expected = r"checkpoint 2 of 2 \('1\.safetensors'\) is an adapter and checkpoint 1 of 2 \('0\.safetensors'\) is not"
