@@ -95,11 +95,16 @@ class _Rows(Dataset[dict[str, Tensor]]):
 
 
 def trainer_run(
-    folder: Path, groups: Callable[[nn.Sequential], Groups] = two_groups, schedule: Scheduler | None = None, **more: Any
+    folder: Path,
+    groups: Callable[[nn.Sequential], Groups] = two_groups,
+    schedule: Scheduler | None = None,
+    resume: bool = False,
+    **more: Any,
 ) -> list[Rates]:
     """Train with Hugging Face's Trainer and AdamW, by default with Trainer's own linear decay to zero.
 
-    more: TrainingArguments; a checkpoint every 2 steps and a log every 500 are the defaults.
+    resume: from the last checkpoint that lies in the folder. more: TrainingArguments; a checkpoint every 2 steps and a
+    log every 500 are the defaults.
     """
     from transformers import Trainer, TrainingArguments  # takes seconds, which tests of Lightning need not wait for
 
@@ -112,6 +117,9 @@ def trainer_run(
         def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
             return F.cross_entropy(model(inputs["input"]), inputs["labels"])
 
+        def prediction_step(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+            return self.compute_loss(model, inputs).detach(), None, None
+
     arguments = {
         "num_train_epochs": EPOCHS, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "save_steps": 2,
         "remove_unused_columns": False, "report_to": [], "use_cpu": True, "disable_tqdm": True,
@@ -121,8 +129,9 @@ def trainer_run(
         model,
         TrainingArguments(str(folder), **arguments),
         train_dataset=_Rows(),
+        eval_dataset=_Rows(),
         optimizers=(optimizer, None if schedule is None else schedule(optimizer)),
-    ).train()
+    ).train(resume_from_checkpoint=resume)
     return seen
 
 
@@ -132,11 +141,13 @@ def lightning_run(
     schedule: Scheduler | None = to_zero,
     interval: str = "step",
     metrics: int | None = 1,
+    by_hand: int = 0,
     **more: Any,
 ) -> list[Rates]:
     """Train with Lightning and SGD; more: arguments of ModelCheckpoint, by default one every 3 steps.
 
-    metrics: steps between the rows of metrics.csv, with LearningRateMonitor's columns; None: no file.
+    metrics: steps between the rows of metrics.csv, with LearningRateMonitor's columns; None: no file. by_hand: steps of
+    a warm-up that the training sets after each step, whatever the scheduler does.
     """
     import lightning  # as above
     from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -160,14 +171,22 @@ def lightning_run(
             norms = [parameter.grad.norm() for parameter in self.parameters() if parameter.grad is not None]
             self.log("grad_norm", torch.stack(norms).norm())
 
+        def optimizer_step(self, epoch: int, batch: int, optimizer: Any, closure: Any = None) -> None:
+            optimizer.step(closure=closure)
+            for group in optimizer.param_groups if self.trainer.global_step < by_hand else ():
+                group["lr"] = group["full"] * (self.trainer.global_step + 1) / by_hand
+
         def configure_optimizers(self) -> Any:
             optimizer = torch.optim.SGD(groups(self.model), momentum=0.9)
             seen.append(watched(optimizer))
+            for group in optimizer.param_groups if by_hand else ():
+                group["full"] = group["lr"]
+                group["lr"] = group["lr"] / by_hand
             if schedule is None:
                 return optimizer
             return {
                 "optimizer": optimizer,
-                "lr_scheduler": {"scheduler": schedule(optimizer), "interval": interval},
+                "lr_scheduler": {"scheduler": schedule(optimizer), "interval": interval, "monitor": "train_loss"},
             }
 
     keep: dict[str, Any] = {"every_n_train_steps": 3, "save_top_k": -1, **more}

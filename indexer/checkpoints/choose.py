@@ -4,13 +4,13 @@ The paper: take them where the loss decreases steadily, more of them where it de
 while it fluctuates, none after training has converged, and more than just the last. As a rule, on the level that the
 loss has fallen to (`indexer.checkpoints.falling`):
 
-1. Out are checkpoints before the loss falls steadily (in a block of several bins that still lies within 2% of the
-   whole fall, or within noise, of the first level: early fluctuation, a warm-up), where the loss stands far above the
-   level (a spike: such weights are no part of the descent), after the loss is not finite any more or rises for good,
-   and where no step or no loss is known.
+1. Out are checkpoints before the end of an early stretch where the loss does not fall (early fluctuation, a warm-up:
+   a block of several bins at the first level that lies above a steady fall by more than noise), where the loss stands
+   far above the level (a spike: such weights are no part of the descent), after the loss is not finite any more or
+   rises for good, and where no step or no loss is known.
 2. The run has converged where the level lies within 2% of its end, measured on the fall since the first checkpoint that
    is left (no checkpoint can stand for what fell before), or within two standard errors of the last level, if that is
-   more. The first checkpoint there may be chosen, later ones not. 2% is half a share of 25 checkpoints.
+   more, up to a tenth of the fall. The first checkpoint there may be chosen, later ones not.
 3. Of checkpoints at one level the earliest stays: it ends the fall to that level, the others saw none.
 4. The fall between the first and the last that are left is cut into k equal shares, and k checkpoints at distinct
    levels L are matched in order to the middles of the shares, L_1 - (j - 1/2)/k (L_1 - L_n), j = 1 ... k, with the
@@ -29,15 +29,15 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 
-from indexer.checkpoints.falling import Falling, falling, spread
+from indexer.checkpoints.falling import Falling, falling
 from indexer.checkpoints.losses import Losses, losses_of
 from indexer.checkpoints.run import Checkpoint, Run
 from indexer.errors import ChoiceError
 
-CONVERGED = 0.02  # of the fall: see above
-SPIKE = 6.0  # standard deviations of single losses about the level
+CONVERGED = 0.02  # of the fall: half a share of 25 checkpoints, more than anybody chooses, so that no share is lost
+SPIKE = 6.0  # standard deviations of single losses: beyond lie 1 of 700 with heavy tails (t of 4), of normal ones none
 HIGH = 0.2  # and this much of the fall: early noise is larger than that of most losses, and lower bumps do no harm
-FEW = 8  # losses; of fewer the choice is called rough
+FEW = 8  # losses: of so few that are random, more than 10 of 100 series seem to fall; the choice is called rough
 TIE = 1e-12  # of the squared fall: squared distances are counted in it, so that ties are ties whatever the rounding
 
 Why = list[str | None]
@@ -103,9 +103,7 @@ def choose(run: Run, k: int, converged: float = CONVERGED, spike: float = SPIKE)
     levels, near = curve.at(steps), losses.near(steps)
     early = curve.flat_until(converged)
     why = [_out(step, losses, curve, early) for step in steps.tolist()]
-    _drop_spikes(
-        why, near - levels, levels, curve, spike * spread(losses.values - curve.at(losses.steps.astype(float)))
-    )
+    _drop_spikes(why, near - levels, levels, curve, spike)
     _drop_converged(why, steps, levels, curve, converged)
     candidates = _left(why, steps)
     if not candidates:
@@ -159,11 +157,14 @@ def _check(run: Run, curve: Falling) -> None:
         found = f"rises from step {curve.rises_from:,.0f} on, and does not fall steadily before"
     elif len(curve.steps) == 1:
         found = "is noted only once"
+    elif np.ptp(curve.losses) == 0:
+        found = f"is {curve.losses[0]:.4g} throughout"
     else:
-        first, last, low, high = curve.losses[0], curve.losses[-1], curve.losses.min(), curve.losses.max()
+        (down, up), least = curve.explained, curve.least_explained
+        enough = f"more than {least:.1%} is needed of {len(curve.losses)} values"
         found = (
-            f"does not fall by more than noise: it is {first:.4g} at first, {last:.4g} at last, and between {low:.4g} "
-            f"and {high:.4g}"
+            f"does not fall by more than noise: a curve that falls explains {down:.1%} of its deviation from the median"
+            ", " + (enough if down <= least else f"and one that rises {up:.1%}, which is no less than half of it")
         )
     raise ChoiceError(
         f"the loss of {str(run.folder)!r} {found}; expected a loss that falls, as checkpoints are chosen by its "
@@ -184,7 +185,7 @@ def _out(step: float, losses: Losses, curve: Falling, early: float) -> str | Non
     reach = float(np.median(np.diff(curve.steps)))  # of a bin
     if not losses.steps[0] - reach <= step <= losses.steps[-1] + reach:
         return "no loss is noted near its step"
-    if step <= early:
+    if step < early:
         return "early: the loss does not fall steadily yet"
     return None
 
@@ -195,11 +196,11 @@ def _left(why: Why, steps: Float[np.ndarray, " c"]) -> list[int]:
 
 
 def _drop_spikes(
-    why: Why, above: Float[np.ndarray, " c"], levels: Float[np.ndarray, " c"], curve: Falling, threshold: float
+    why: Why, above: Float[np.ndarray, " c"], levels: Float[np.ndarray, " c"], curve: Falling, deviations: float
 ) -> None:
     left = [i for i, reason in enumerate(why) if reason is None]
     if left:
-        threshold = max(threshold, HIGH * float(levels[left].max() - curve.levels[-1]))
+        threshold = max(deviations * curve.noise, HIGH * float(levels[left].max() - curve.levels[-1]))
         for i in left:
             if above[i] > threshold:
                 why[i] = "at a spike of the loss"
@@ -210,10 +211,10 @@ def _drop_converged(
 ) -> None:
     """Drop what comes after the first checkpoint within reach of the end, and all but the first at a level."""
     left = _left(why, steps)
-    end = curve.flat_below(share, float(levels[left[0]])) if left else 0.0
+    end, unsure = curve.flat_below(share, float(levels[left[0]])) if left else (0.0, False)
     for before, i in pairwise(left):
         if levels[before] <= end:
-            why[i] = "after convergence"
+            why[i] = f"after convergence (within {'noise' if unsure else f'{share:.0%}'} of the end)"
         elif levels[i] == levels[before]:
             why[i] = "no fall since the checkpoint before"
 

@@ -36,16 +36,33 @@ def etas(run: Run, convention: str) -> tuple[tuple[float, ...], ...]:
 
 
 def approximate(run: Run, convention: str) -> str | None:
-    """Say what of the etas is no rate that was noted, for the readers of scores; None where all are."""
+    """Say what of the etas is no rate that was noted, for the readers of scores; None where all are.
+
+    Rates before the first noted step are said and not refused. Where a linear warm-up fills that time, the first
+    checkpoint counts for up to twice as much as it should; but refusing would refuse every run of Trainer with a
+    schedule of its own and its default log every 500 steps, most of which are not warming up there.
+    """
     if convention == "learning_rate":
         told = [f"{c.name}: {c.rates_from}" for c in run.checkpoints if c.rates_from is not None]
         return f"eta, {'; '.join(told)}" if told else None
     last = run.checkpoints[-1].step
     steps = np.arange(1, (last or 0) + 1)
-    missing = int((~run.history.noted(steps)).sum())
+    noted = run.history.noted(steps)
+    missing = int((~noted).sum())
     if missing == 0:
         return None
-    return f"eta: the rates of {missing:,} of {len(steps):,} steps were not noted and are interpolated"
+    known = run.history.steps[run.history.noted(run.history.steps)]
+    found = f"eta: the rates of {missing:,} of {len(steps):,} steps were not noted"
+    if len(known) == 0:
+        return found
+    before, after = min(int(known[0]) - 1, len(steps)), max(len(steps) - int(known[-1]), 0)
+    between = "held since the step noted before" if run.history.held else "interpolated"
+    parts = (
+        (before, f"before step {known[0]:,}, the first noted one, are taken to be as there, unlike in a warm-up"),
+        (after, f"after step {known[-1]:,}, the last noted one, are taken to be as there"),
+        (missing - before - after, f"between noted steps are {between}"),
+    )
+    return f"{found}: {'; '.join(f'{count:,} {what}' for count, what in parts if count)}"
 
 
 def _at_checkpoints(run: Run) -> tuple[tuple[float, ...], ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from indexer.checkpoints.formats.huggingface import has_weights, read_trainer, trainer_checkpoints
 from indexer.checkpoints.formats.lightning import lightning_files, read_lightning
 from indexer.checkpoints.formats.lightning_file import is_lightning
-from indexer.checkpoints.formats.listing import LISTING, read_listing
+from indexer.checkpoints.formats.listing import HISTORY, LISTING, read_listing
 from indexer.checkpoints.formats.plain import plain_files, read_plain
 from indexer.checkpoints.run import Run
 from indexer.errors import CheckpointError
@@ -37,6 +37,11 @@ def open_run(folder: Path) -> Run:
     files = lightning_files(folder)
     if files and is_lightning(files[0]):
         return read_lightning(folder, files)
+    if any(folder.glob(f"*{HISTORY}")):
+        raise CheckpointError(
+            f"{str(folder)!r} is a recording that has no checkpoint yet: {LISTING} is written with the first. Let the "
+            "training go on or resume it; to read its files as they are, move those called *.history.safetensors away"
+        )
     if plain_files(folder):
         return read_plain(folder)
     raise CheckpointError(f"{str(folder)!r} has no checkpoints; {_ACCEPTED}")

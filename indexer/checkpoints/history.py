@@ -1,11 +1,13 @@
 """What a run noted while it trained, step by step of its optimizer: learning rates, losses, gradient norms.
 
 The first step is 1. A rate is noted at the step that *used* it. A run that notes every tenth step leaves the steps
-between to interpolation, which is exact where the schedule is linear; ``noted`` says how many are no interpolation.
+between to interpolation, which is exact where the schedule is linear, or, where it goes down in steps, to the rate
+noted before; ``noted`` says at how many steps neither is needed.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,22 +20,29 @@ class History:
     learning_rates: used in that step, by parameter group, in the order of the optimizer's groups.
     losses: of training, the mean since the step noted before; as they came, so they may be infinite.
     gradient_norms: of the whole gradient, as the optimizer got it.
+    held: whether rates stay between noted steps, where else they lie on a line.
     """
 
     steps: Int[np.ndarray, " s"]
     learning_rates: Float[np.ndarray, "s g"]
     losses: Float[np.ndarray, " s"]
     gradient_norms: Float[np.ndarray, " s"]
+    held: ClassVar[bool] = False
 
     def rates(self, steps: Sequence[int] | Int[np.ndarray, " t"]) -> Float[np.ndarray, "t g"]:
         """Return the rates used in the steps: as noted, else linear between the noted ones, and constant beyond them.
+
+        Where rates are held, that of the noted step before, and before the first one its.
 
         NaN where a group has no noted rate at all.
         """
         found = np.full((len(steps), self.learning_rates.shape[1]), np.nan)
         for group, rates in enumerate(self.learning_rates.T):
             known = ~np.isnan(rates)
-            if known.any():
+            if known.any() and self.held:
+                before = np.searchsorted(self.steps[known], steps, side="right") - 1
+                found[:, group] = rates[known][np.maximum(before, 0)]
+            elif known.any():
                 found[:, group] = np.interp(steps, self.steps[known], rates[known])
         return found
 
@@ -44,11 +53,19 @@ class History:
         return np.isin(steps, self.steps[~np.isnan(self.learning_rates).any(axis=1)])
 
 
+@dataclass(frozen=True, slots=True)
+class HeldHistory(History):
+    """A history whose rates go down in steps, as of ReduceLROnPlateau: a line to the next one would cut a corner."""
+
+    held: ClassVar[bool] = True
+
+
 def history(
     steps: Sequence[int],
     learning_rates: Sequence[Sequence[float | None]] | None = None,
     losses: Sequence[float | None] | None = None,
     gradient_norms: Sequence[float | None] | None = None,
+    held: bool = False,
 ) -> History:
     """Return a history from plain lists, None and absent lists being what was not noted.
 
@@ -61,7 +78,7 @@ def history(
         return np.array([np.nan] * count if values is None else values, dtype=np.float64)
 
     rates = np.array([[]] * count if learning_rates is None else learning_rates, dtype=np.float64)
-    return History(
+    return (HeldHistory if held else History)(
         np.array(steps, dtype=np.int64), rates.reshape(count, -1 if rates.size else 0), series(losses),
         series(gradient_norms),
     )  # fmt: skip

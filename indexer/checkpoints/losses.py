@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from indexer.checkpoints.falling import MOST_BINS
 from indexer.checkpoints.run import Run
 from indexer.errors import ChoiceError
-
-DENSE = 200  # losses; of more, each is one batch of many, of fewer it tells of many steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +24,11 @@ class Losses:
     broken: int | None
 
     def near(self, steps: Float[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
-        """Return the loss at steps: the one noted next, or of dense ones the median of five about it; NaN for NaN.
+        """Return the loss at steps: the one noted next, or of more than 200 the median of five about it; NaN for NaN.
 
         One of five may be of a bad batch; bad weights last.
         """
-        reach = 2 if len(self.steps) > DENSE else 0
+        reach = 2 if len(self.steps) > MOST_BINS else 0
         nearest = np.searchsorted(self.steps, steps).clip(max=len(self.steps) - 1)
         found = [float(np.median(self.values[max(i - reach, 0) : i + reach + 1])) for i in nearest.tolist()]
         return np.where(np.isnan(steps), np.nan, np.array(found))
@@ -51,7 +50,9 @@ def losses_of(run: Run) -> Losses:
         found = f"has {len(values):,} losses, none of them finite" if np.isinf(values).any() else "notes no losses"
         raise ChoiceError(
             f"{str(run.folder)!r} {found}; expected losses that fall, as checkpoints are chosen by their decrease. "
-            "Record the run with indexer.CheckpointRecorder, or name the checkpoints with `--steps`"
+            "Log the loss of every step (a Trainer with logging_steps=1; Lightning with a CSVLogger and "
+            "log_every_n_steps=1), record the run with indexer.CheckpointRecorder, or name the checkpoints with "
+            "`--steps`"
         )
     return Losses(steps[finite], values[finite], _broken(steps, values))
 

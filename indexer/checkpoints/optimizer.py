@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from indexer.errors import CheckpointError
 
@@ -38,14 +40,21 @@ class Optimizer:
 
 
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer as ``checkpoints.json`` keeps it under ``optimizer``.
+    """Return an optimizer as ``checkpoints.json`` keeps it under ``optimizer``, with plain numbers.
 
     >>> describe_optimizer(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9))["momentum"]
     0.9
     """
     group = optimizer.param_groups[0]
-    kept = {key: group[key] for key in _KEPT if key in group}
+    kept = {key: _plain(group[key]) for key in _KEPT if key in group}
     return {"name": type(optimizer).__name__.lower(), **kept}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with Python's numbers in place of NumPy's and of tensors."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value] if isinstance(value, list) else tuple(map(_plain, value))
+    return value.tolist() if isinstance(value, Tensor | np.generic | np.ndarray) else value
 
 
 def read_optimizer(entry: Any, where: str) -> Optimizer | None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from indexer.checkpoints.optimizer import _KEPT as KEPT  # what makes two runs of one optimizer differ
 from indexer.checkpoints.optimizer import Optimizer
-from indexer.checkpoints.values import number
+from indexer.checkpoints.values import Rates, count, number
 from indexer.checkpoints.weights_only import peek_weights_only
 from indexer.errors import CheckpointError
 
-OPTIMIZER_KEYS = ("optimizer_state_dict", "optimizer")
-_KEPT = ("momentum", "nesterov", "betas", "eps", "weight_decay", "amsgrad")
+OPTIMIZER_KEYS = ("optimizer_state_dict", "optimizer", "optim")
 _SIGNATURES = {  # keys of a group that only this one of PyTorch's optimizers has
     "adam": {"betas", "eps", "amsgrad"},
     "nadam": {"betas", "eps", "momentum_decay"},
@@ -49,7 +49,7 @@ def find_optimizer_state(document: Any) -> Mapping[str, Any] | None:
     return next((candidate for candidate in candidates if _is_state(candidate)), None)
 
 
-def saved_rates(state: Mapping[str, Any]) -> tuple[float, ...]:
+def saved_rates(state: Mapping[str, Any]) -> Rates:
     """Return the learning rates in a state, by group: those of the step that would have come next, mostly."""
     return tuple(number(group["lr"]) or 0.0 for group in state["param_groups"])
 
@@ -66,8 +66,28 @@ def recognise(state: Mapping[str, Any]) -> Optimizer | None:
         if keys <= group.keys() and kept <= _ENTRIES.get(name, kept):
             if name == "adam" and group.get("decoupled_weight_decay", True):
                 name = "adamw"
-            return Optimizer(name, {key: group[key] for key in _KEPT if key in group})
+            return Optimizer(name, {key: group[key] for key in KEPT if key in group})
     return None
+
+
+def steps_taken(state: Mapping[str, Any]) -> int | None:
+    """Return how many steps an optimizer took by its own count, as Adam keeps one; None for one that does not count."""
+    counts = [count(entry.get("step")) for entry in state["state"].values()]
+    return max((steps for steps in counts if steps is not None), default=None)
+
+
+def unknown_optimizer(state: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a reader of scores must know where an optimizer is not known; () for a known one.
+
+    One that keeps nothing of a parameter takes plain steps: there is nothing to know.
+    """
+    kept = sorted({key for entry in state["state"].values() for key in entry if isinstance(key, str)})
+    if recognise(state) is not None or not kept:
+        return ()
+    return (
+        f"trained with an optimizer that is not known, which keeps {', '.join(kept)}; scores account for plain "
+        "gradient steps",
+    )
 
 
 def _is_state(state: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+Rates = tuple[float, ...]  # learning rates, one a parameter group
 MOST_STEPS = 10_000_000  # of one run; a larger number is a broken file, and would fill the memory with steps
 
 

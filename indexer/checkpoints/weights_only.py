@@ -1,6 +1,7 @@
 """Reading what ``torch.save`` wrote without running code from it."""
 
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ _UNREADABLE = (
     # what torch's unpickler raises on bytes that are no checkpoint
     *(RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error),
 )
+_OBJECT = re.compile(r"GLOBAL ([\w.]{1,200}) was not an allowed global")
 
 
 def load_weights_only(path: Path, advice: str) -> Any:
@@ -41,4 +43,6 @@ def _load(path: Path, advice: str, mapped: bool) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except _UNREADABLE as exc:
-        raise CheckpointError(f"{str(path)!r} cannot be read as weights only; {advice}") from exc
+        other = _OBJECT.search(str(exc)) if isinstance(exc, pickle.UnpicklingError) else None
+        why = "" if other is None else f" (it holds an object of {other[1]})"
+        raise CheckpointError(f"{str(path)!r} cannot be read as weights only; {advice}{why}") from exc

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-MODEL_KEYS = ("model_state_dict", "state_dict", "model", "model_state")
+MODEL_KEYS = ("model_state_dict", "state_dict", "model", "model_state", "net")
 
 
 def unwrapped(document: Any) -> Mapping[str, Tensor] | None:

@@ -8,7 +8,7 @@ import typer
 
 from indexer.building.build import build as build_index
 from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec, read_spec
-from indexer.cli.options import Checkpoints, Choose, Eta, Steps, parse_steps
+from indexer.cli.options import DEFAULT_ETA, Checkpoints, Choose, Eta, Steps, parse_steps
 from indexer.cli.progress import bars, console
 from indexer.errors import BuildError
 from indexer.task import load_task
@@ -64,6 +64,8 @@ def build(
         console.print(f"{len(manifest.checkpoints)} of {manifest.choice['of']} checkpoints, at steps {at}")
         for note in manifest.choice.get("notes", ()):
             console.print(note, style="yellow")
+    if manifest.eta_convention != DEFAULT_ETA:
+        console.print(f"eta by {manifest.eta_convention}")
     if manifest.left_out:
         console.print(f"left out, frozen or not chosen: {', '.join(manifest.left_out)}", style="yellow")
     for caveat in manifest.caveats:

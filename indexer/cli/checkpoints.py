@@ -16,6 +16,7 @@ from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.run import Checkpoint, Run
 from indexer.errors import LearningRateError
 from indexer.evaluate.choice_plot import plot_choice
+from indexer.evaluate.pictures import check_picture
 
 app = typer.Typer(no_args_is_help=True, help="Show the checkpoints of a training run, and choose among them.")
 
@@ -54,7 +55,7 @@ def choose(
     run: RunFolder,
     k: Annotated[int, typer.Option("--k", min=1, help="At most so many.")] = 5,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw loss and choice to this file (needs proponent[plot]).")
+        Path | None, typer.Option(help=r"Draw loss and choice to this file (needs proponent\[plot]).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -62,17 +63,29 @@ def choose(
 
     Example: proponent checkpoints choose runs/digits --k 5 --plot choice.png
     """
+    if plot is not None:
+        check_picture(plot)
     found = open_run(run)
     choice = choose_from(found, k)
-    if plot is not None:
-        plot_choice(choice, found, plot)
     console = Console()
     if as_json:
         console.print_json(orjson.dumps(_chosen(choice), default=str).decode())
+    else:
+        _print_choice(console, choice)
+    if plot is not None:
+        plot_choice(choice, found, plot)
+    if as_json:
         return
+    if plot is not None:
+        console.print(f"drawn to {plot}", highlight=False, markup=False, soft_wrap=True)
+    build = f"proponent build TASK --checkpoints {run} --choose {k} --out INDEX"
+    console.print(f"to build with this choice: {build}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_choice(console: Console, choice: Choice) -> None:
     table = Table(title_justify="left")
     table.add_column("checkpoint", overflow="fold")
-    for name in ("step", "epoch", "loss", "level"):
+    for name in ("step", "epoch", "loss near it", "level"):
         table.add_column(name, justify="right")
     table.add_column("chosen, or why not", overflow="fold")
     for verdict in choice.verdicts:
@@ -82,10 +95,6 @@ def choose(
     console.print(table)
     for note in choice.notes:
         console.print(note, highlight=False, markup=False)
-    if plot is not None:
-        console.print(f"drawn to {plot}", highlight=False, markup=False, soft_wrap=True)
-    build = f"proponent build TASK --checkpoints {run} --choose {k} --out INDEX"
-    console.print(f"to build with this choice: {build}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _facts(run: Run) -> Table:
@@ -136,7 +145,7 @@ def _number(value: float | None) -> str:
 
 
 def _several(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.4g}" for value in values) or "-"
+    return ", ".join(dict.fromkeys(f"{value:.4g}" for value in values)) or "-"
 
 
 def _entry(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -38,4 +38,5 @@ def mnist(
         if not is_index(index):
             build(recipe.task, BuildSpec(run, projection=recipe.PROJECTION), index, progress)
     console.print("one training label in twenty is wrong on purpose: look for them among the proponents", style="dim")
-    console.print(f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task")
+    next_line = f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task"
+    console.print(next_line, soft_wrap=True)

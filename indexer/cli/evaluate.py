@@ -8,11 +8,12 @@ import numpy as np
 import typer
 
 from indexer.building.spec import BuildSpec
-from indexer.cli.options import Checkpoints, Choose, Eta, Steps, parse_steps
+from indexer.cli.options import DEFAULT_ETA, Checkpoints, Choose, Eta, Steps, parse_steps
 from indexer.cli.progress import bars
 from indexer.errors import TaskError
 from indexer.evaluate.exact import exact_scores
 from indexer.evaluate.label_noise import by_self_influence, plot_noise
+from indexer.evaluate.pictures import check_picture
 from indexer.index.examples import Examples
 from indexer.index.versions import open_version
 from indexer.task import load_name, load_task
@@ -37,7 +38,7 @@ def exact(
     Example: proponent evaluate exact digits.py:task --checkpoints runs/digits --out exact
     """
     with bars() as progress:
-        spec = BuildSpec(checkpoints, choose=choose, steps=parse_steps(steps), eta=eta or "learning_rate")
+        spec = BuildSpec(checkpoints, choose=choose, steps=parse_steps(steps), eta=eta or DEFAULT_ETA)
         found = exact_scores(load_task(task), spec, queries=queries, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "exact.npy", found.scores)
@@ -51,7 +52,7 @@ def noise(
     true_labels: Annotated[
         str, typer.Option(help="The right labels in training order: 'path.py:name' or 'module:name'.")
     ],
-    plot: Annotated[Path | None, typer.Option(help="Draw the curve to this file (needs proponent[plot]).")] = None,
+    plot: Annotated[Path | None, typer.Option(help=r"Draw the curve to this file (needs proponent\[plot]).")] = None,
 ) -> None:
     """How many wrong labels come first when the training set is sorted by self-influence.
 
@@ -60,6 +61,8 @@ def noise(
     Raises:
         TaskError: the name is not a list of labels.
     """
+    if plot is not None:
+        check_picture(plot)
     version = open_version(index)
     examples = Examples(version.objects.path(version.manifest.examples[0].object))
     found = load_name(true_labels)

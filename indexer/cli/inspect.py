@@ -12,6 +12,7 @@ from rich.table import Table
 from indexer.building.spec import BuildSpec
 from indexer.building.survey import Survey, survey
 from indexer.cli.build import parse_projection
+from indexer.cli.options import parse_steps
 from indexer.errors import BuildError
 from indexer.index.versions import IndexVersion, open_version
 from indexer.task import load_task
@@ -25,6 +26,10 @@ _CONVENTIONS = {
 def inspect(
     what: Annotated[str, typer.Argument(help="Folder of an index, or a task: 'path.py:name'.", metavar="INDEX|TASK")],
     checkpoints: Annotated[Path | None, typer.Option(help="Of a task: measure at these, not at first weights.")] = None,
+    choose: Annotated[
+        int | None, typer.Option(help="Of a task: at so many of these, as build would take them.")
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Of a task: at those of these steps, '71,142,355'.")] = None,
     projection: Annotated[str | None, typer.Option(help="Of a task: as for build, such as 'rank1:1024'.")] = None,
     parameters: Annotated[list[str] | None, typer.Option(help="Of a task: only those that fit, 'encoder.*'.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the manifest, or the survey.")] = False,
@@ -36,23 +41,29 @@ def inspect(
     Example: proponent inspect digits.py:task --checkpoints runs/digits
 
     Raises:
-        BuildError: an option for tasks is given for an index.
+        BuildError: an option for tasks is given for an index, or checkpoints are to be taken of no run.
     """
     console = Console()
     if ":" in what and not Path(what).is_dir():
-        found = survey(
-            load_task(what),
-            checkpoints,
-            BuildSpec(checkpoints or Path(), projection=parse_projection(projection), parameters=parameters or ()),
+        if checkpoints is None and (choose is not None or steps is not None):
+            raise BuildError("--choose and --steps take checkpoints of a run; name it with --checkpoints")
+        spec = BuildSpec(
+            checkpoints or Path(),
+            projection=parse_projection(projection),
+            parameters=parameters or (),
+            choose=choose,
+            steps=parse_steps(steps),
         )
+        found = survey(load_task(what), checkpoints, spec)
         if as_json:
             console.print_json(orjson.dumps(asdict(found), default=str).decode())
         else:
             _print_survey(console, what, found)
         return
-    if checkpoints is not None or projection is not None or parameters:
+    if parameters or any(option is not None for option in (checkpoints, choose, steps, projection)):
         raise BuildError(
-            f"--checkpoints, --projection and --parameters are for a task; {what!r} is the folder of an index"
+            "--checkpoints, --choose, --steps, --projection and --parameters are for a task; "
+            f"{what!r} is the folder of an index"
         )
     version = open_version(Path(what))
     if as_json:

@@ -7,6 +7,8 @@ import typer
 
 from indexer.errors import BuildError
 
+DEFAULT_ETA = "learning_rate"
+
 Checkpoints = Annotated[
     Path, typer.Option(help="The run: a folder of CheckpointRecorder, of a Trainer, of Lightning, or of files.")
 ]
@@ -16,7 +18,10 @@ Choose = Annotated[
 Steps = Annotated[str | None, typer.Option(help="Take the checkpoints at these steps: '71,142,355'.")]
 Eta = Annotated[
     str | None,
-    typer.Option(help="What a checkpoint weighs: its learning_rate, or by interval the rates since the one before."),
+    typer.Option(
+        help="What a checkpoint weighs: 'learning_rate' (default), that of the last step before it, or 'interval', "
+        "those of all steps since the checkpoint before."
+    ),
 ]
 
 

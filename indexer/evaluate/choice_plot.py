@@ -8,12 +8,9 @@ from jaxtyping import Float
 
 from indexer.checkpoints.choose import Choice
 from indexer.checkpoints.run import Run
-from indexer.errors import MissingExtraError
+from indexer.evaluate.pictures import new_figure, save_figure
 
-ABOVE, BELOW = (
-    99.0,
-    1.0,
-)  # percentiles: what lies beyond is drawn at the edge, so that a spike does not flatten the rest
+LOWEST, HIGHEST = 1.0, 99.0  # percentiles: what lies beyond is cut off, so that a spike does not flatten the rest
 MARGIN = 0.05  # of the height, free above and below
 THIN = 5000  # points of a light line; more are not seen, and make large SVG files
 
@@ -25,15 +22,8 @@ def plot_choice(choice: Choice, run: Run, path: Path) -> None:
 
     All checkpoints are ticks under the curves, the chosen ones are lines through both panels. The first rate of a
     history is drawn faintly over the gradient norm; epochs stand above where steps an epoch are known.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("plots need matplotlib: pip install 'proponent[plot]'") from exc
-    figure = Figure(figsize=(8, 6), layout="constrained")
+    figure = new_figure(8.0, 6.0)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     _draw_loss(upper, choice)
     _draw_gradients(lower, run)
@@ -45,8 +35,7 @@ def plot_choice(choice: Choice, run: Run, path: Path) -> None:
     if run.steps_per_epoch is not None:
         each = run.steps_per_epoch
         upper.secondary_xaxis("top", functions=(lambda s: s / each, lambda e: e * each)).set_xlabel("epoch")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def _draw_loss(axes: Any, choice: Choice) -> None:
@@ -98,7 +87,7 @@ def _mark(axes: Any, choice: Choice) -> None:
 
 def _limits(values: Float[np.ndarray, " s"], kept: Float[np.ndarray, " m"]) -> tuple[float, float]:
     """Return limits that show most of the values, and all that are to be kept."""
-    shown = np.append(np.percentile(values, [BELOW, ABOVE]), kept)
+    shown = np.append(np.percentile(values, [LOWEST, HIGHEST]), kept)
     low, high = float(shown.min()), float(shown.max())
     free = MARGIN * (high - low) or 0.5
     return low - 2 * free, high + free

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from indexer.errors import MissingExtraError, TaskError
+from indexer.errors import TaskError
+from indexer.evaluate.pictures import new_figure, save_figure
 from indexer.index.examples import Examples
 
 
@@ -62,17 +63,9 @@ def by_self_influence(examples: Examples, true_labels: Sequence[str]) -> NoiseCu
 
 
 def plot_noise(curve: NoiseCurve, title: str, path: Path) -> None:
-    """Draw the curve beside chance and beside the best possible order; the suffix chooses PNG, SVG or PDF.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as exc:
-        raise MissingExtraError("plots need matplotlib: pip install 'proponent[plot]'") from exc
+    """Draw the curve beside chance and beside the best possible order; the suffix chooses PNG, SVG or PDF."""
     inspected = np.arange(1, len(curve.found) + 1) / len(curve.found)
-    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    figure = new_figure(5.5, 4.5)
     axes = figure.subplots()
     axes.plot(100 * inspected, 100 * curve.found, label="by self-influence", linewidth=2)
     axes.plot(
@@ -83,5 +76,4 @@ def plot_noise(curve: NoiseCurve, title: str, path: Path) -> None:
     axes.set(xlabel="training examples inspected (%)", ylabel="wrong labels found (%)", title=title)
     axes.set(xlim=(0, 100), ylim=(0, 101))
     axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

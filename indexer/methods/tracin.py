@@ -230,7 +230,8 @@ def _with_rates_within(layout: Layout, etas: Etas, scales: Mapping[str, Tensor])
     """
     found = dict(scales)
     for block in layout.blocks:
-        ratios = torch.tensor([[eta[name] / eta[block.parameters[0]] for name in block.parameters] for eta in etas], dtype=torch.float64)
+        rates = torch.tensor([[eta[name] for name in block.parameters] for eta in etas], dtype=torch.float64)
+        ratios = rates / rates[:, :1]
         if (ratios == 1).all():
             continue
         columns = torch.ones(len(etas), 1, block.shape[1])

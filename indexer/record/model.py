@@ -4,8 +4,8 @@
 neither, so that it fits the plain model.
 """
 
-import io
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,22 +78,28 @@ def group_names(model: nn.Module, optimizer: Optimizer) -> list[list[str]]:
     return [[names[id(parameter)] for parameter in group["params"]] for group in optimizer.param_groups]
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return a copy of the state on the CPU, tied weights once for each name: safetensors keeps no shared memory."""
-    return {
-        name.replace(_COMPILED, ""): tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+def weights(model: nn.Module, *, copy: bool) -> dict[str, Tensor]:
+    """Return the state on the CPU, tied weights once for each name: safetensors keeps no shared memory.
+
+    copy: also of what is on the CPU already, so that steps to come leave it alone.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        own = tensor.detach().to("cpu", copy=copy).contiguous()
+        memory = own.untyped_storage().data_ptr()
+        found[name.replace(_COMPILED, "")] = own.clone() if memory in seen else own
+        seen.add(memory)
+    return found
 
 
-def optimizer_bytes(optimizer: Optimizer, names: Sequence[Sequence[str]]) -> bytes:
-    """Return a file of ``optimizer.state_dict()`` with the names of its parameters."""
+def optimizer_state(optimizer: Optimizer, names: Sequence[Sequence[str]], *, copy: bool) -> dict[str, Any]:
+    """Return ``optimizer.state_dict()`` on the CPU, with the names of its parameters."""
     state = optimizer.state_dict()
     for group, own in zip(state["param_groups"], names, strict=True):
         group["param_names"] = list(own)
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
+    found: dict[str, Any] = _on_cpu(state, copy)
+    return found
 
 
 def rates_used(optimizer: Optimizer) -> list[Tensor | float]:
@@ -119,7 +125,17 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
 def was_skipped(optimizer: Optimizer) -> bool:
     """Say whether a fused optimizer, called by a GradScaler, found infinite gradients and left the weights alone.
 
-    Others are not called at all then.
+    Others are not called at all then. Of a GPU this is known when the step is done: it waits for it.
     """
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
+
+
+def _on_cpu(value: Any, copy: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=copy)
+    if isinstance(value, dict):
+        return {key: _on_cpu(one, copy) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(one, copy) for one in value]
+    return tuple(_on_cpu(one, copy) for one in value) if isinstance(value, tuple) else value

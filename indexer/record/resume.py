@@ -2,9 +2,10 @@
 
 A training resumes from its own state at some step, which need not be that of a checkpoint. The checkpoints after the
 step leave the listing, and the steps between the last one kept and the step, which the history of a dropped one may
-hold, are carried over: none is lost, none is there twice.
+hold, are carried over: none is lost, none is there twice. A recording may begin in the middle of a training, too.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import orjson
 import safetensors
 import safetensors.numpy
 
-from indexer.checkpoints.formats.listing import LISTING, read_listing
+from indexer.checkpoints.formats.listing import LISTING, PENDING, read_listing
 from indexer.checkpoints.history import History, history
 from indexer.errors import RecordError
+from indexer.record.steps import joined
 
-PENDING = "since-last-checkpoint.history.safetensors"
+_ELSEWHERE = "or record into another folder, which then begins at this step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,12 @@ def nothing_at(step: int) -> Recorded:
     return Recorded(step, history([]))
 
 
-def resume_at(folder: Path, step: int, groups: int) -> Recorded:
-    """Return what is recorded up to a step; groups: how many the optimizer has.
+def resume_at(folder: Path, step: int, about: Mapping[str, Any]) -> Recorded:
+    """Return what is recorded up to a step; about: what is known of the training that goes on, as it is listed.
 
     Raises:
-        RecordError: the recording does not reach the step, has gaps before it, is of an optimizer with other groups,
-            or exists, though training starts with step 0.
+        RecordError: the recording does not reach the step, has gaps before it, is of another training, or exists,
+            though training starts with step 0.
     """
     entries = _listed(folder)
     last = entries[-1]["step"] if entries else 0
@@ -52,27 +54,26 @@ def resume_at(folder: Path, step: int, groups: int) -> Recorded:
         if entries:
             raise RecordError(
                 f"{str(folder)!r} has a recording already, which goes to step {last}. To go on from your own saved "
-                f"state, give the step that it is of: CheckpointRecorder(..., step={last}). To start anew, choose "
+                f"state, give the step that it is of: CheckpointRecorder(..., step={last}); trainers do so in "
+                "trainer.train(resume_from_checkpoint=...) and trainer.fit(..., ckpt_path=...). To start anew, choose "
                 "another folder"
             )
         return nothing_at(0)
+    if entries:
+        _check_same(folder, about)
     noted = read_listing(folder).history if entries else history([])
     pending = _read_pending(folder / PENDING)
-    for part in (noted, pending):
-        if part.learning_rates.shape[1] not in (0, groups):
-            raise RecordError(
-                f"{str(folder)!r} is recorded with {part.learning_rates.shape[1]} parameter groups, and the optimizer "
-                f"has {groups}; record into another folder"
-            )
+    _check_widths(folder, (noted, pending), len(about["parameter_groups"]))
+    start = _start(noted, pending, step) if not entries or entries[0].get("history") else 0
     kept = [entry for entry in entries if entry["step"] <= step]
-    after = kept[-1]["step"] if kept else 0
-    since = _joined(_between(noted, after, step), _between(pending, last, step))
-    if not np.array_equal(since.steps, np.arange(after + 1, step + 1)):
+    after = kept[-1]["step"] if kept else start
+    since = joined(_between(noted, after, step), _between(pending, last, step))
+    if not np.array_equal(since.steps, np.arange(after + 1, step + 1)) or step < start:
+        is_so = f"its last checkpoint before is at step {after}" if kept else f"it begins after step {start}"
         raise RecordError(
-            f"training resumes at step {step}, and {str(folder)!r} has not recorded every step up to it: its last "
-            f"checkpoint before is at step {after}. Resume from a state at step {after}, or record what follows as a "
-            "run of its own: another folder, without step=. recorder.flush() beside your own save makes its step one "
-            "to resume at"
+            f"training resumes at step {step}, and {str(folder)!r} has not recorded every step up to it: {is_so}. "
+            f"Resume from a state at step {after}, {_ELSEWHERE}. In a loop of your own, recorder.flush() beside your "
+            "own save makes its step one to resume at"
         )
     return Recorded(after, since, kept, len(kept) < len(entries))
 
@@ -91,6 +92,62 @@ def _listed(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _check_same(folder: Path, about: Mapping[str, Any]) -> None:
+    """Check that the training that goes on is the one that is listed, as far as the listing says.
+
+    Raises:
+        RecordError: it has another optimizer, other parameter groups or other epochs.
+    """
+    listed = orjson.loads((folder / LISTING).read_bytes())
+    where = f"{str(folder)!r} is recorded with"
+    optimizer, now = (listed.get("optimizer") or about["optimizer"])["name"].lower(), about["optimizer"]["name"]
+    if optimizer != now:
+        raise RecordError(
+            f"{where} the optimizer {optimizer!r}, and training goes on with {now!r}; resume with the one that was "
+            f"recorded, {_ELSEWHERE}"
+        )
+    steps = listed.get("steps_per_epoch")
+    if steps is not None and steps != about["steps_per_epoch"]:
+        raise RecordError(
+            f"{where} {steps} steps an epoch, and training goes on with {about['steps_per_epoch']}; resume with the "
+            f"data, batch size and accumulation that were recorded, {_ELSEWHERE}"
+        )
+    before, groups = listed.get("parameter_groups"), about["parameter_groups"]
+    if before is None or len(before) != len(groups):
+        return  # the widths of the histories say it
+    for number, (expected, found) in enumerate(zip(before, groups, strict=True), 1):
+        if list(expected) != list(found):
+            raise RecordError(
+                f"{where} {_shown(expected)} in parameter group {number} of {len(groups)}, and the optimizer has "
+                f"{_shown(found)} there; give it the groups that were recorded, in their order, {_ELSEWHERE}"
+            )
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown or "nothing"
+
+
+def _check_widths(folder: Path, parts: Sequence[History], groups: int) -> None:
+    """Check that the rates of each part are those of so many groups.
+
+    Raises:
+        RecordError: they are not.
+    """
+    for part in parts:
+        if part.learning_rates.shape[1] not in (0, groups):
+            raise RecordError(
+                f"{str(folder)!r} is recorded with {part.learning_rates.shape[1]} parameter groups, and the optimizer "
+                f"has {groups}; resume with the groups that were recorded, {_ELSEWHERE}"
+            )
+
+
+def _start(noted: History, pending: History, step: int) -> int:
+    """Return the step that the recording began after; in a folder without one it begins where training goes on."""
+    first = next((int(part.steps[0]) for part in (noted, pending) if len(part.steps)), step + 1)
+    return first - 1
+
+
 def _read_pending(path: Path) -> History:
     if not path.exists():
         return history([])
@@ -104,16 +161,4 @@ def _between(noted: History, after: int, until: int) -> History:
     chosen = (noted.steps > after) & (noted.steps <= until)
     return History(
         *(noted.steps[chosen], noted.learning_rates[chosen]), *(noted.losses[chosen], noted.gradient_norms[chosen])
-    )
-
-
-def _joined(first: History, second: History) -> History:
-    """Return both, one after the other; an empty one has no groups either."""
-    if not len(first.steps) or not len(second.steps):
-        return first if len(first.steps) else second
-    return History(
-        np.concatenate([first.steps, second.steps]),
-        np.concatenate([first.learning_rates, second.learning_rates]),
-        np.concatenate([first.losses, second.losses]),
-        np.concatenate([first.gradient_norms, second.gradient_norms]),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.atomic import sync_folder, write_atomically
+from indexer.atomic import TEMPORARY, sync_folder, write_atomically, writing
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:
@@ -39,3 +39,15 @@ def test_a_replacement_is_whole_and_makes_its_folders(tmp_path: Path) -> None:
     write_atomically(tmp_path / "versions" / "1" / "manifest.json", b"new")
     assert (tmp_path / "versions" / "1" / "manifest.json").read_bytes() == b"new"
     assert len(list((tmp_path / "versions" / "1").iterdir())) == 1
+
+
+def test_a_file_that_is_written_under_a_temporary_name(tmp_path: Path) -> None:
+    with writing(tmp_path / "new" / "file") as temporary:
+        temporary.write_bytes(b"data")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [temporary.name]
+        assert temporary.name.startswith(TEMPORARY)
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"data")]
+    with pytest.raises(KeyError), writing(tmp_path / "new" / "file") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyError
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"data")]

@@ -2,24 +2,27 @@
 
 Each has the weights, ``trainer_state.json`` with the log until then (`indexer.checkpoints.formats.trainer_log`), and,
 without ``save_only_model=True``, ``optimizer.pt`` and ``scheduler.pt``, whose rates are those of step N + 1.
-``training_args.bin`` is a pickle and is not read. Rates come from, in this order: the schedule, where the scheduler's
-state tells it (Trainer's own are functions, which no state keeps); the log and the saved optimizers, each at the step
-that used its rate, and a straight line between those.
+``training_args.bin`` is a pickle and is not read. How rates come from these:
+`indexer.checkpoints.formats.trainer_rates`. Two trainings in one folder overwrite each other's checkpoints and leave
+some: every log must be the beginning of the last one's, or the folder is refused.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from indexer.checkpoints.formats.notes import NEXT, Notes, Rates, loss_at, rates_at
-from indexer.checkpoints.formats.ticks import Mark, close, scheduled
-from indexer.checkpoints.formats.trainer_log import TrainerLog, rates_used, read_log
+from indexer.checkpoints.formats.notes import NEXT, Notes, loss_at, rates_at
+from indexer.checkpoints.formats.ticks import Mark
+from indexer.checkpoints.formats.trainer_log import TrainerLog, parting, read_log
+from indexer.checkpoints.formats.trainer_rates import contradicted, known_rates
 from indexer.checkpoints.groups import parameter_groups
 from indexer.checkpoints.history import History
-from indexer.checkpoints.optimizer_state import read_optimizer_state, recognise, saved_rates
+from indexer.checkpoints.optimizer_state import read_optimizer_state, recognise, saved_rates, unknown_optimizer
 from indexer.checkpoints.run import Checkpoint, Run
-from indexer.checkpoints.values import MOST_STEPS, number
+from indexer.checkpoints.values import MOST_STEPS
 from indexer.checkpoints.weights import ADAPTER, SHARDED, WHOLE
 from indexer.checkpoints.weights_only import peek_weights_only
 from indexer.errors import CheckpointError
@@ -28,12 +31,17 @@ KIND = "a folder of Hugging Face's Trainer"
 _WHOLE = (*WHOLE, *SHARDED)
 _NAME = re.compile(r"checkpoint-(\d{1,18})")
 _ADVICE = "save it again with Trainer, or remove it: then the rates come from the log alone"
+_TWO = (
+    "they are of two trainings; move the checkpoints of the other one away, or, where the learning rate was set by "
+    "hand, list them with their rates in checkpoints.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
     path: Path
-    log: TrainerLog
+    step: int
+    epoch: float | None
     optimizer: Any
     mark: Mark | None
 
@@ -48,22 +56,28 @@ def read_trainer(folder: Path) -> Run:
     """Return the run in a folder of Trainer.
 
     Raises:
-        CheckpointError: a checkpoint is not finished, unreadable, or has no weights of its own.
+        CheckpointError: a checkpoint is not finished, unreadable, has no weights of its own, or is of another training
+            than the last one.
     """
-    saved = [_saved(step, path) for step, path in trainer_checkpoints(folder)]
-    log, last = saved[-1].log, saved[-1].optimizer
+    found = trainer_checkpoints(folder)
+    _check_steps(found)
+    log = read_log(found[-1][1], found[-1][0])
+    saved = [_saved(step, path, log) for step, path in found]
     marks = [entry.mark for entry in saved if entry.mark is not None]
-    rates, caveats = _rates(log, marks)
-    noted = Notes(rates, log.losses, log.gradient_norms).history()
+    _check_marks(saved, log, marks)
+    rates, caveats = known_rates(log, marks)
+    held = any(mark.goes_down_in_steps for mark in marks)
+    noted = Notes(rates, log.losses, log.gradient_norms, held).history()
+    last, steps_per_epoch = saved[-1].optimizer, log.steps_per_epoch()
     return Run(
         folder=folder,
         kind=KIND,
         checkpoints=tuple(_checkpoint(entry, noted) for entry in saved),
         history=noted,
         groups=() if last is None else parameter_groups(last),
-        steps_per_epoch=log.steps_per_epoch(),
+        steps_per_epoch=steps_per_epoch,
         optimizer=None if last is None else recognise(last),
-        caveats=caveats,
+        caveats=(*caveats, *_of_epochs(steps_per_epoch), *(() if last is None else unknown_optimizer(last))),
     )
 
 
@@ -72,18 +86,51 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _WHOLE + ADAPTER)
 
 
-def _saved(step: int, path: Path) -> _Saved:
-    if not 0 < step <= MOST_STEPS:
-        raise CheckpointError(f"checkpoint {path.name!r} in {str(path.parent)!r}: expected a step up to {MOST_STEPS:,}")
-    log = read_log(path, step)
+def _check_steps(found: Sequence[tuple[int, Path]]) -> None:
+    for (step, path), (next_step, other) in pairwise([(0, Path()), *found]):
+        if not 0 < next_step <= MOST_STEPS:
+            where = f"checkpoint {other.name!r} in {str(other.parent)!r}"
+            raise CheckpointError(f"{where}: expected a step up to {MOST_STEPS:,}")
+        if step == next_step:
+            raise CheckpointError(
+                f"{path.name!r} and {other.name!r} in {str(path.parent)!r} are both of step {step}; move one of them "
+                "away"
+            )
+
+
+def _saved(step: int, path: Path, last: TrainerLog) -> _Saved:
+    log = last if step == last.step else read_log(path, step)
+    apart = parting(log, last)
+    if apart is not None:
+        raise CheckpointError(
+            f"{path.name!r} and 'checkpoint-{last.step}' in {str(path.parent)!r} logged different losses or learning "
+            f"rates at step {apart}: {_TWO}"
+        )
     if not has_weights(path):
         raise CheckpointError(_no_weights(path))
     if not (path / "optimizer.pt").is_file():
-        return _Saved(path, log, None, None)
+        return _Saved(path, step, log.epoch, None, None)
     optimizer = read_optimizer_state(path / "optimizer.pt", _ADVICE)
     scheduler = peek_weights_only(path / "scheduler.pt", _ADVICE) if (path / "scheduler.pt").is_file() else {}
     known = scheduler if isinstance(scheduler, dict) else {}
-    return _Saved(path, log, optimizer, Mark(step, saved_rates(optimizer), optimizer["param_groups"], known))
+    mark = Mark(step, saved_rates(optimizer), optimizer["param_groups"], known)
+    return _Saved(path, step, log.epoch, optimizer, mark)
+
+
+def _check_marks(saved: Sequence[_Saved], log: TrainerLog, marks: Sequence[Mark]) -> None:
+    mark = contradicted(log, marks)
+    if mark is not None:
+        [path] = [entry.path for entry in saved if entry.mark is mark]
+        raise CheckpointError(
+            f"the optimizer in {path.name!r} has other learning rates than those of 'checkpoint-{log.step}' in "
+            f"{str(path.parent)!r} and its log: {_TWO}"
+        )
+
+
+def _of_epochs(steps: float | None) -> tuple[str, ...]:
+    if steps is None or steps == int(steps):
+        return ()
+    return (f"the steps an epoch are approximate: {steps:.4g} by the log, which has no whole number of them",)
 
 
 def _no_weights(path: Path) -> str:
@@ -98,75 +145,16 @@ def _no_weights(path: Path) -> str:
     return f"{where}; save it again, or remove it"
 
 
-def _rates(log: TrainerLog, marks: list[Mark]) -> tuple[dict[int, Rates], tuple[str, ...]]:
-    """Return the rates used, by step, and what a reader must know of them."""
-    if not marks:
-        used, sure = rates_used(log.rates, {})
-        said = (
-            "no optimizer was saved: the logged learning rate, of the first parameter group, is taken for all",
-            *(() if sure else (_UNSURE,)),
-        )
-        return {step: (rate,) for step, rate in used.items()}, said
-    if len({len(mark.rates) for mark in marks}) > 1:
-        return {}, (_CHANGED,)
-    following = {mark.step + 1: mark.rates for mark in marks}
-    known = {**following, **scheduled(marks, None, {})}
-    if all(step in known for step in range(1, marks[-1].step + 1)):
-        return known, ()
-    base = _base(marks)
-    if base is None:
-        return {}, (_DIFFERENT,)
-    used, sure = rates_used(log.rates, {mark.step: mark.rates[0] for mark in marks})
-    from_log = {step: (rate, *(rate * initial / base[0] for initial in base[1:])) for step, rate in used.items()}
-    return _from_start({**from_log, **known}, base), () if sure else (_UNSURE,)
-
-
-_UNSURE = "the log's learning rates may be of the step after: older versions of Trainer logged that, and nothing tells"
-_CHANGED = "the optimizer got parameter groups while it trained: their learning rates are not known"
-_DIFFERENT = (
-    "the parameter groups follow different schedules, and Trainer logs the first alone: their learning rates are not "
-    "known"
-)
-
-
-def _base(marks: list[Mark]) -> Rates | None:
-    """Return rates that those of the groups are in proportion to at every mark, or None where there are none.
-
-    A schedule multiplies the group's own ``initial_lr``, which the optimizer keeps.
-    """
-    initial = [number(group.get("initial_lr")) for group in marks[-1].groups]
-    base = tuple(rate for rate in initial if rate is not None)
-    if len(base) < len(initial):
-        base = (1.0,) * len(initial)
-    if base[0] == 0:
-        return None
-    proportional = all(close(mark.rates, [mark.rates[0] * rate / base[0] for rate in base]) for mark in marks)
-    return base if proportional else None
-
-
-def _from_start(known: dict[int, Rates], base: Rates) -> dict[int, Rates]:
-    """Add the first step's rates where it used ``initial_lr``: the later ones, two at least, fall on a line from there.
-
-    All on a level says nothing of the first steps: they may have been a warm-up.
-    """
-    if 1 in known or len(known) < 2:
-        return known
-    last = max(known)
-    slope = (known[last][0] - base[0]) / (last - 1)
-    on_line = all(abs(rates[0] - base[0] - slope * (step - 1)) < 1e-9 * base[0] for step, rates in known.items())
-    return {1: base, **known} if on_line and slope < 0 else known
-
-
 def _checkpoint(saved: _Saved, noted: History) -> Checkpoint:
-    rates, origin = rates_at(noted, saved.log.step) or ((), None)
+    rates, origin = rates_at(noted, saved.step) or ((), None)
     if not rates and saved.mark is not None and noted.learning_rates.shape[1] == len(saved.mark.rates):
         rates, origin = saved.mark.rates, NEXT
     return Checkpoint(
         path=saved.path,
         learning_rates=rates,
-        step=saved.log.step,
-        epoch=saved.log.epoch,
-        train_loss=loss_at(noted, saved.log.step),
+        step=saved.step,
+        epoch=saved.epoch,
+        train_loss=loss_at(noted, saved.step),
         optimizer_state=None if saved.optimizer is None else saved.path / "optimizer.pt",
         rates_from=origin,
         adapter=not any((saved.path / name).is_file() for name in _WHOLE),

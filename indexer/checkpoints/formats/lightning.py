@@ -2,25 +2,31 @@
 
 The rate in a saved optimizer is the next step's where there is a scheduler, which steps before saving, and the last
 step's where there is none. Rates come from, in this order: the schedule, where the scheduler's state tells it, by step
-or by epoch; LearningRateMonitor's in ``metrics.csv``, and the saved ones; a straight line between those.
+or by epoch, and it agrees with all that was noted; LearningRateMonitor's in ``metrics.csv``, and the saved ones; a
+straight line between those. Without a scheduler nothing is noted but at the checkpoints: a script may set rates.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from indexer.checkpoints.formats.lightning_file import Saved, read_file
+from indexer.checkpoints.formats.lightning_file import Saved, read_file, same_weights
 from indexer.checkpoints.formats.metrics import METRICS, read_metrics
-from indexer.checkpoints.formats.notes import NEXT, Notes, Rates, loss_at, rates_at
-from indexer.checkpoints.formats.ticks import Mark, scheduled
+from indexer.checkpoints.formats.notes import NEXT, Notes, loss_at, rates_at
+from indexer.checkpoints.formats.ticks import PRINTED, Mark, close, scheduled
 from indexer.checkpoints.groups import parameter_groups
 from indexer.checkpoints.history import History
-from indexer.checkpoints.optimizer_state import recognise, saved_rates
+from indexer.checkpoints.optimizer_state import recognise, saved_rates, unknown_optimizer
 from indexer.checkpoints.run import Checkpoint, Run
+from indexer.checkpoints.values import Rates
 from indexer.errors import CheckpointError
 
 KIND = "a run of Lightning"
-_PRINTED = 1e-6  # relative: a rate that went through a log in float32
+_BY_HAND = "as the optimizer was saved: rates were set by hand, and this one may be the next step's"
+_AVERAGED = (
+    "the weights are a moving average (WeightAveraging) of those that were trained, at which no step was taken: "
+    "Lightning keeps these beside them, under 'current_model_state'"
+)
 
 
 def lightning_files(folder: Path) -> list[Path]:
@@ -44,7 +50,7 @@ def read_lightning(folder: Path, files: Sequence[Path]) -> Run:
     """Return the run of a folder's ``.ckpt`` files; of several files of one step the first, and ``last`` the last.
 
     Raises:
-        CheckpointError: a file cannot be read, or has several optimizers.
+        CheckpointError: a file cannot be read, has several optimizers, or other weights than another one of its step.
     """
     saved = _by_step([read_file(path) for path in files])
     marks = [_mark(entry) for entry in saved if entry.optimizer is not None]
@@ -53,21 +59,29 @@ def read_lightning(folder: Path, files: Sequence[Path]) -> Run:
     if len({len(mark.rates) for mark in marks}) > 1:
         notes.rates.clear()
         marks, caveats = [], ("the optimizer got parameter groups while it trained: their rates are not known",)
+    told: dict[int, Rates] = {mark.step: mark.rates for mark in marks}
     if any(entry.schedulers for entry in saved):
-        notes.rates.update(scheduled(marks, steps_per_epoch, notes.rates))
-    else:
-        notes.rates.update(_constant(marks))
-    noted, following = notes.history(), {mark.step: mark.rates for mark in marks}
+        told, more = scheduled(marks, steps_per_epoch, notes.rates)
+        caveats += more
+    by_hand = _by_hand(saved, marks) - notes.rates.keys()
+    exact = {step: rates for step, rates in told.items() if close(notes.rates.get(step, rates), rates, PRINTED)}
+    notes.rates.update(exact)
+    noted = replace(notes, held=any(mark.goes_down_in_steps for mark in marks)).history()
+    following = {mark.step: mark.rates for mark in marks}
+    caveats += (_AVERAGED,) if any(entry.averaged for entry in saved) else ()
     last = next((entry.optimizer for entry in reversed(saved) if entry.optimizer is not None), None)
     return Run(
         folder=folder,
         kind=KIND,
-        checkpoints=tuple(_checkpoint(entry, noted, following, steps_per_epoch) for entry in saved),
+        checkpoints=tuple(
+            replace(found, rates_from=_BY_HAND) if found.step in by_hand else found
+            for found in (_checkpoint(entry, noted, following, steps_per_epoch) for entry in saved)
+        ),
         history=noted,
         groups=() if last is None else parameter_groups(last),
         steps_per_epoch=steps_per_epoch,
         optimizer=None if last is None else recognise(last),
-        caveats=caveats,
+        caveats=caveats if last is None else (*caveats, *unknown_optimizer(last)),
     )
 
 
@@ -89,11 +103,27 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _by_step(saved: Sequence[Saved]) -> list[Saved]:
-    """Return one file a step, those with an optimizer's state before those without."""
+    """Return one file a step, those with an optimizer's state before those without.
+
+    Raises:
+        CheckpointError: two files of one step have different weights, as when a second training saved beside a first.
+    """
     first: dict[int, Saved] = {}
     for entry in sorted(saved, key=lambda entry: entry.optimizer is None):
-        first.setdefault(entry.step, entry)
+        kept = first.setdefault(entry.step, entry)
+        if kept is not entry and not same_weights(kept.path, entry.path):
+            raise CheckpointError(
+                f"{kept.path.name!r} and {entry.path.name!r} in {str(kept.path.parent)!r} are both of step "
+                f"{entry.step} and have different weights: they are of two trainings; move the files of the "
+                "other one away"
+            )
     return [first[step] for step in sorted(first)]
+
+
+def _by_hand(saved: Sequence[Saved], marks: Sequence[Mark]) -> set[int]:
+    """Return the steps whose saved rates a script may have set for the next one: without a scheduler they differ."""
+    differ = len({mark.rates for mark in marks}) > 1 and not any(entry.schedulers for entry in saved)
+    return {mark.step for mark in marks} if differ else set()
 
 
 def _mark(saved: Saved) -> Mark:
@@ -110,13 +140,6 @@ def _mark(saved: Saved) -> Mark:
 def _steps_per_epoch(saved: Sequence[Saved]) -> float | None:
     known = [entry.finished / entry.epochs for entry in saved if entry.finished and entry.epochs]
     return known[-1] if known else None
-
-
-def _constant(marks: Sequence[Mark]) -> dict[int, Rates]:
-    """Return the rates of a run without a scheduler: the same at two checkpoints or more, the same at every step."""
-    if len(marks) > 1 and len({mark.rates for mark in marks}) == 1:
-        return dict.fromkeys(range(1, marks[-1].step + 1), marks[0].rates)
-    return {mark.step: mark.rates for mark in marks}
 
 
 def _noted(folder: Path, saved: Sequence[Saved], marks: Sequence[Mark]) -> tuple[Notes, tuple[str, ...]]:
@@ -142,14 +165,14 @@ def _metrics(folder: Path) -> Path | None:
 
 
 def _agree(notes: Notes, mark: Mark, scheduled: bool) -> bool:
-    """Whether a saved rate is one of those noted around its step; without a scheduler, that of the step itself."""
+    """Whether a saved rate is one of those noted around its step; without a scheduler, that of the step itself.
+
+    Rows may be far between, as of a monitor by epoch: the last one until the step tells its rate then.
+    """
     deciding = mark.step + 1 if scheduled else mark.step
-    around = [notes.rates[step] for step in (mark.step, deciding) if step in notes.rates]
-    return deciding not in notes.rates or any(
-        len(rates) == len(mark.rates)
-        and all(abs(a - b) <= _PRINTED * abs(b) for a, b in zip(rates, mark.rates, strict=True))
-        for rates in around
-    )
+    before = [step for step in notes.rates if step <= mark.step]
+    around = [notes.rates[step] for step in (*([max(before)] if before else []), mark.step + 1) if step in notes.rates]
+    return deciding not in notes.rates or any(close(rates, mark.rates, PRINTED) for rates in around)
 
 
 def _checkpoint(saved: Saved, noted: History, following: Mapping[int, Rates], steps: float | None) -> Checkpoint:

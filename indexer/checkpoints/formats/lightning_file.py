@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from indexer.checkpoints.optimizer_state import find_optimizer_state
 from indexer.checkpoints.values import at, count
 from indexer.checkpoints.weights_only import peek_weights_only
@@ -26,7 +28,7 @@ class Saved:
 
     step: of the optimizer. epochs: that were finished; finished: the steps in those; both None where the loops are not
     saved. batches: that stepped, as loggers count. optimizer: its state, or None. schedulers: None where none could be
-    saved, [] where there was none.
+    saved, [] where there was none. averaged: whether the weights are a moving average of the trained ones.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class Saved:
     batches: int | None
     optimizer: Mapping[str, Any] | None
     schedulers: list[Any] | None
+    averaged: bool = False
 
 
 def is_lightning(path: Path) -> bool:
@@ -46,6 +49,16 @@ def is_lightning(path: Path) -> bool:
     """
     document = peek_weights_only(path, ADVICE)
     return isinstance(document, Mapping) and VERSION in document
+
+
+def same_weights(path: Path, other: Path) -> bool:
+    """Whether two files have the same weights; NaN is the same as NaN.
+
+    Raises:
+        CheckpointError: one cannot be read.
+    """
+    one, two = (at(peek_weights_only(file, ADVICE), "state_dict") for file in (path, other))
+    return one.keys() == two.keys() and all(_same(one[name], two[name]) for name in one)
 
 
 def read_file(path: Path) -> Saved:
@@ -76,7 +89,16 @@ def read_file(path: Path) -> Saved:
         batches=count(at(document, "loops", "fit_loop", "epoch_loop.state_dict", "_batches_that_stepped")),
         optimizer=find_optimizer_state({"optimizer_states": optimizers}),
         schedulers=schedulers if isinstance(schedulers, list) else None,
+        averaged=isinstance(document.get("current_model_state"), Mapping),
     )
+
+
+def _same(one: Any, two: Any) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
+        return type(one) is type(two)
+    if one.shape != two.shape or one.dtype != two.dtype:
+        return False
+    return bool(((one == two) | ((one != one) & (two != two))).all())
 
 
 def _progress(loop: Any, step: int) -> tuple[int | None, int | None]:

@@ -11,6 +11,7 @@ Only ``file`` is required of an entry, and what the chosen eta needs. ``learning
 before the checkpoint; with several parameter groups ``learning_rates`` has one for each, and ``parameter_groups`` the
 parameters' names. ``history`` names safetensors of the steps since the checkpoint before: steps [s] (int64),
 learning_rates [s, g], losses [s] and gradient_norms [s] (float64), NaN where nothing was noted. Other keys are ignored.
+A recording may begin in the middle of a training: then its first history begins with a later step than 1.
 """
 
 import math
@@ -32,6 +33,9 @@ from indexer.errors import CheckpointError
 
 LISTING = "checkpoints.json"
 KIND = "a folder with checkpoints.json"
+HISTORY = ".history.safetensors"  # what the names of the recorder's own files end with, beside those of weights
+OPTIMIZER = ".optimizer.pt"
+PENDING = f"since-last-checkpoint{HISTORY}"  # steps that no checkpoint has yet
 
 
 def read_listing(folder: Path) -> Run:

@@ -5,18 +5,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from indexer.checkpoints.history import History, history
+from indexer.checkpoints.values import Rates
 
-Rates = tuple[float, ...]
 NEXT = "the rate of the next step, as the optimizer was saved"
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """By step, from 1: rates used, by group, as many at every step; training losses; gradient norms."""
+    """By step, from 1: rates used, by group, as many at every step; training losses; gradient norms.
+
+    held: whether rates stay between those, as `indexer.checkpoints.history.History` has it.
+    """
 
     rates: dict[int, Rates] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     gradient_norms: dict[int, float] = field(default_factory=dict)
+    held: bool = False
 
     def history(self) -> History:
         """Return them as one history."""
@@ -27,6 +31,7 @@ class Notes:
             [self.rates.get(step, unknown) for step in steps] if self.rates else None,
             [self.losses.get(step) for step in steps],
             [self.gradient_norms.get(step) for step in steps],
+            self.held,
         )
 
 
@@ -41,6 +46,8 @@ def rates_at(noted: History, step: int) -> tuple[Rates, str | None] | None:
     before, after = rated[rated < step], rated[rated > step]
     if not len(before) or not len(after):
         return None
+    if noted.held:
+        return rates, f"as noted at step {before[-1]}, taken to be held until step {after[0]}"
     return rates, f"interpolated between the steps {before[-1]} and {after[0]}"
 
 

@@ -34,12 +34,32 @@ _PLAIN: dict[frozenset[str], type[LRScheduler]] = {
     frozenset({"total_iters", "power"}): lr_scheduler.PolynomialLR,
 }
 
+_RESTARTS = frozenset({"T_0", "T_i", "T_mult", "eta_min", "T_cur"})
+
 
 def replay(state: Mapping[str, Any], groups: Groups) -> Float[np.ndarray, "t g"] | None:
     """Return the rates after 0, 1, ..., last_epoch steps of a scheduler, from its state and its optimizer's groups.
 
     None where its schedule is not known, or does not end at the rates that it saved.
     """
+    found = _taken_again(state, groups)
+    try:
+        ends = [float(rate) for rate in state["_last_lr"]]
+    except (TypeError, ValueError, LookupError):
+        return None
+    return found if found is not None and _ends_at(found, ends) else None
+
+
+def is_known(state: Mapping[str, Any], groups: Groups) -> bool:
+    """Whether a scheduler can be made again, even if its schedule does not end at the rates that it saved."""
+    return _taken_again(state, groups) is not None
+
+
+def _ends_at(found: Float[np.ndarray, "t g"], ends: Sequence[float]) -> bool:
+    return len(ends) == found.shape[1] and np.allclose(found[-1], ends, rtol=SAME, atol=0)
+
+
+def _taken_again(state: Mapping[str, Any], groups: Groups) -> Float[np.ndarray, "t g"] | None:
     last = count(state.get("last_epoch"))
     if last is None or last > _MOST:
         return None
@@ -56,10 +76,9 @@ def replay(state: Mapping[str, Any], groups: Groups) -> Float[np.ndarray, "t g"]
             found[step] = [float(group["lr"]) for group in optimizer.param_groups]
             if step < last:
                 scheduler.step()
-        ends = [float(rate) for rate in state["_last_lr"]]
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError):
         return None  # values that no scheduler saves: as unknown as a schedule of another kind
-    return found if len(ends) == len(parameters) and np.allclose(found[-1], ends, rtol=SAME, atol=0) else None
+    return found
 
 
 def _made_again(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, groups: Groups) -> LRScheduler | None:
@@ -71,6 +90,9 @@ def _made_again(state: Mapping[str, Any], optimizer: torch.optim.Optimizer, grou
         return made
     if {"total_steps", "_schedule_phases", "_anneal_func_type"} <= keys:
         return _one_cycle(state, optimizer, groups)
+    if keys == _RESTARTS:
+        parameters = {key: state[key] for key in ("T_0", "T_mult", "eta_min")}
+        return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, **parameters)
     if keys not in _PLAIN:
         return None
     own = {key: state[key] for key in keys}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from indexer.checkpoints.formats.ticks import close
-from indexer.checkpoints.values import at, count, measured, number
+from indexer.checkpoints.values import MOST_STEPS, at, count, measured, number
 from indexer.errors import CheckpointError
 
 STATE = "trainer_state.json"
@@ -35,14 +35,30 @@ class TrainerLog:
     epochs: dict[int, float] = field(default_factory=dict)
 
     def steps_per_epoch(self) -> float | None:
-        """Return the optimizer's steps an epoch, from the last whole epoch that was logged, or else the last one."""
-        known = {step: epoch for step, epoch in {**self.epochs, self.step: self.epoch}.items() if epoch}
+        """Return the optimizer's steps an epoch, from the last whole epoch that was logged, or else the last one.
+
+        No whole number, as Trainer counts within an epoch whose last step has fewer batches, is approximate.
+        """
+        counted = {**self.epochs, self.step: self.epoch}
+        known = {step: epoch for step, epoch in counted.items() if epoch and 0 < step / epoch <= MOST_STEPS}
         whole = [step for step, epoch in known.items() if epoch == int(epoch)]
         if not known:
             return None
         step = max(whole or known)
         found = step / known[step]
         return float(round(found)) if abs(found - round(found)) < 1e-6 * found else found
+
+
+def parting(earlier: TrainerLog, last: TrainerLog) -> int | None:
+    """Return the first step that an earlier checkpoint of the same training would have logged like the last one.
+
+    None where its log is the beginning of the last one's. After saving, more may be logged at its own step.
+    """
+    apart: list[int] = []
+    for own, whole in ((earlier.losses, last.losses), (earlier.rates, last.rates)):
+        steps = {*own, *(step for step in whole if step < earlier.step)}
+        apart += [step for step in steps if own.get(step) != whole.get(step)]
+    return min(apart, default=None)
 
 
 def read_log(checkpoint: Path, step: int) -> TrainerLog:
@@ -55,10 +71,7 @@ def read_log(checkpoint: Path, step: int) -> TrainerLog:
     try:
         document = json.loads(path.read_bytes())  # NaN may be in it, which Python writes and strict readers refuse
     except FileNotFoundError as exc:
-        raise CheckpointError(
-            f"checkpoint {checkpoint.name!r} in {str(checkpoint.parent)!r} has no {STATE}; it was not finished: remove "
-            "it, or save it again"
-        ) from exc
+        raise CheckpointError(_no_state(checkpoint)) from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise CheckpointError(f"{str(path)!r} is not JSON; remove the checkpoint, or save it again") from exc
     entries = at(document, "log_history")
@@ -71,6 +84,16 @@ def read_log(checkpoint: Path, step: int) -> TrainerLog:
     for entry in entries:
         _note(found, entry)
     return found
+
+
+def _no_state(checkpoint: Path) -> str:
+    where = f"checkpoint {checkpoint.name!r} in {str(checkpoint.parent)!r} has no {STATE}"
+    if (checkpoint / "optimizer.bin").is_file() or any(checkpoint.glob("random_states_*.pkl")):
+        return (
+            f"{where}: Accelerate's save_state wrote it, and notes neither steps nor learning rates; list its file of "
+            "weights, with step and learning_rate, in checkpoints.json"
+        )
+    return f"{where}; it was not finished: remove it, or save it again"
 
 
 def _note(log: TrainerLog, entry: Any) -> None:
@@ -96,8 +119,8 @@ def rates_used(logged: Mapping[int, float], saved: Mapping[int, float]) -> tuple
     """
     at_next = _logged_next(logged, saved)
     shift = 1 if at_next else 0
-    constant = len(set(logged.values())) <= 1
-    return {step + shift: rate for step, rate in logged.items()}, at_next is not None or constant
+    constant = len({*logged.values(), *saved.values()}) == 1 and len(logged) > 1  # one alone may be on its way
+    return {step + shift: rate for step, rate in logged.items()}, at_next is not None or constant or not logged
 
 
 def _logged_next(logged: Mapping[int, float], saved: Mapping[int, float]) -> bool | None:
@@ -123,5 +146,5 @@ def _logged_next(logged: Mapping[int, float], saved: Mapping[int, float]) -> boo
 
 
 def _changing(place: int, rates: np.ndarray) -> bool:
-    around = [*rates[max(place - 1, 0) : place], *rates[place + 1 : place + 2]]
-    return bool(around) and all(rate != rates[place] for rate in around)
+    """Whether a rate differs from the one logged before and from the one after: an end may be that of a warm-up."""
+    return 0 < place < len(rates) - 1 and bool(rates[place - 1] != rates[place] != rates[place + 1])

@@ -93,7 +93,22 @@ def test_readers_are_told_what_was_not_noted() -> None:
     run = run_of([4, 12])
     assert approximate(run, "learning_rate") is None and approximate(run, "interval") is None
     sparse = replace(run, history=history([3, 6, 9, 12], RATES[2::3]))
-    assert approximate(sparse, "interval") == "eta: the rates of 8 of 12 steps were not noted and are interpolated"
+    before = "2 before step 3, the first noted one, are taken to be as there, unlike in a warm-up"
+    assert approximate(sparse, "interval") == (
+        f"eta: the rates of 8 of 12 steps were not noted: {before}; 6 between noted steps are interpolated"
+    )
+    short = replace(run, history=history([3, 6, 9], RATES[2:9:3], held=True))
+    assert approximate(short, "interval") == (
+        f"eta: the rates of 9 of 12 steps were not noted: {before}; 3 after step 9, the last noted one, are taken to "
+        "be as there; 4 between noted steps are held since the step noted before"
+    )
+    late = replace(run, history=history([15], [[0.1, 0.2]]))
+    assert approximate(late, "interval") == (
+        "eta: the rates of 12 of 12 steps were not noted: 12 before step 15, the first noted one, are taken to be as "
+        "there, unlike in a warm-up"
+    )
+    none = replace(run, history=history([]))
+    assert approximate(none, "interval") == "eta: the rates of 12 of 12 steps were not noted"
     told = replace(run, checkpoints=(replace(run.checkpoints[0], rates_from="the next step's"), run.checkpoints[1]))
     assert approximate(told, "learning_rate") == "eta, 4.pt: the next step's"
 

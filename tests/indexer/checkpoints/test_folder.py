@@ -80,6 +80,17 @@ def test_what_is_accepted_is_said(tmp_path: Path) -> None:
             open_run(folder)
 
 
+@pytest.mark.parametrize("name", ["since-last-checkpoint.history.safetensors", "step-000004.history.safetensors"])
+def test_a_recording_without_a_listing_has_no_checkpoint_yet(name: str, tmp_path: Path) -> None:
+    safetensors.torch.save_file(STATE, tmp_path / "step-000004.safetensors")
+    (tmp_path / name).touch()
+    expected = r"is a recording that has no checkpoint yet: checkpoints\.json is written with the first\. Let the train"
+    with pytest.raises(CheckpointError, match=expected):
+        open_run(tmp_path)
+    trainer(tmp_path)
+    assert open_run(tmp_path).kind == "a folder of Hugging Face's Trainer"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "adapter_model.safetensors", "pytorch_model.bin.index.json"])
 def test_one_checkpoint_is_no_run(name: str, tmp_path: Path) -> None:
     (tmp_path / name).touch()

@@ -43,3 +43,10 @@ def test_a_history_without_rates_knows_none() -> None:
 def test_no_step_at_all_is_a_history() -> None:
     assert history([]).rates([]).shape == (0, 0)
     assert isinstance(history([]), History)
+
+
+def test_held_rates_stay_until_the_next_noted_one() -> None:
+    found = history([2, 4, 8], [[0.2], [0.1], [0.05]], held=True)
+    assert found.held and not RATES.held
+    assert found.rates([1, 2, 3, 4, 7, 8, 99])[:, 0].tolist() == [0.2, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05]
+    assert found.noted([3, 4]).tolist() == [False, True]

@@ -13,7 +13,10 @@ from indexer.errors import ChoiceError
 from tests.indexer.checkpoints.curves import run_of, short
 
 NAN, INF = float("nan"), float("inf")
-ADVICE = r"Record the run with indexer\.CheckpointRecorder, or name the checkpoints with `--steps`"
+ADVICE = (
+    r"Log the loss of every step \(a Trainer with logging_steps=1; Lightning with a CSVLogger and "
+    r"log_every_n_steps=1\), record the run with indexer\.CheckpointRecorder, or name the checkpoints with `--steps`"
+)
 
 
 def test_single_losses_that_are_not_finite_are_dropped() -> None:

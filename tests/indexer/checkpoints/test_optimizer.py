@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,17 @@ def test_an_optimizer_is_described_and_read_back() -> None:
     assert describe_optimizer(torch.optim.AdamW(weights, lr=0.1))["betas"] == (0.9, 0.999)
     assert read_optimizer({"name": "AdamW"}, "listing") == Optimizer("adamw")
     assert read_optimizer(None, "listing") is None
+
+
+def test_numbers_of_numpy_and_torch_are_described_as_plain_ones() -> None:
+    weights: list[Tensor] = [nn.Parameter(torch.zeros(1))]
+    described = describe_optimizer(torch.optim.SGD(weights, lr=0.1, momentum=np.float64(0.9)))
+    kinds = {"name": str, "momentum": float, "nesterov": bool, "weight_decay": int}
+    assert {key: type(value) for key, value in described.items()} == kinds
+    optimizer = torch.optim.AdamW(weights, lr=0.1, betas=(torch.tensor(0.5), torch.tensor(0.25)))
+    assert describe_optimizer(optimizer)["betas"] == (0.5, 0.25)
+    optimizer.param_groups[0]["betas"] = [np.float32(0.5), 0.25]
+    assert [type(beta) for beta in describe_optimizer(optimizer)["betas"]] == [float, float]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from indexer.checkpoints.optimizer import Optimizer
-from indexer.checkpoints.optimizer_state import find_optimizer_state, read_optimizer_state, recognise, saved_rates
+from indexer.checkpoints.optimizer_state import (
+    find_optimizer_state,
+    read_optimizer_state,
+    recognise,
+    saved_rates,
+    steps_taken,
+    unknown_optimizer,
+)
 from indexer.errors import CheckpointError
 from tests.indexer.checkpoints.test_weights import Trap
 
@@ -22,9 +29,10 @@ STATE = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1,
         STATE,
         {"optimizer_state_dict": STATE, "epoch": 3},
         {"optimizer": STATE},
+        {"optim": STATE},
         {"optimizer_states": [STATE], "epoch": 1},
     ],
-    ids=["bare", "tutorial", "short", "Lightning"],
+    ids=["bare", "tutorial", "short", "shorter", "Lightning"],
 )
 def test_a_state_is_found_wherever_it_is(document: Any, tmp_path: Path) -> None:
     assert find_optimizer_state(document) is STATE
@@ -87,6 +95,7 @@ def test_optimizers_are_recognised_by_what_only_they_keep(name: str) -> None:
     optimizer.step()
     found = recognise(optimizer.state_dict())
     assert (None if found is None else found.name) == expected
+    assert bool(unknown_optimizer(optimizer.state_dict())) == (expected is None)
 
 
 def test_parameters_are_kept_and_an_old_adam_is_called_adamw() -> None:
@@ -101,3 +110,18 @@ def test_the_same_keys_with_another_state_are_not_recognised() -> None:
     adam = torch.optim.Adam([nn.Parameter(torch.ones(1))]).state_dict()
     adam["state"][0] = {"step": 1, "state1": torch.ones(1), "state2": torch.ones(1)}
     assert recognise(adam) is None
+    assert unknown_optimizer(adam) == (
+        "trained with an optimizer that is not known, which keeps state1, state2, step; scores account for plain "
+        "gradient steps",
+    )
+
+
+def test_an_optimizer_that_keeps_nothing_needs_no_words() -> None:
+    state = {"state": {0: {}}, "param_groups": [{"lr": 0.1, "params": [0], "trust": 7}]}
+    assert recognise(state) is None and unknown_optimizer(state) == ()
+
+
+def test_steps_taken() -> None:
+    several = {0: {"step": torch.tensor(3.0)}, 1: {"step": 4}, 2: {}, 3: {"step": "x"}}
+    assert steps_taken({**STATE, "state": several}) == 4
+    assert steps_taken({**STATE, "state": {0: {"momentum_buffer": torch.ones(1)}}}) is None

@@ -1,6 +1,7 @@
 """Files are read without running code from them."""
 
 import pickle
+from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
@@ -59,3 +60,10 @@ def test_a_peek_at_a_file_whose_tensors_were_cut_out_is_refused(tmp_path: Path) 
     (tmp_path / "state.pt").write_bytes(data[:1000] + data[30_000:])
     with pytest.raises(CheckpointError, match="cannot be read as weights only; save it again"):
         peek_weights_only(tmp_path / "state.pt", "save it again")
+
+
+def test_the_object_that_is_in_the_way_is_named(tmp_path: Path) -> None:
+    torch.save({"args": Namespace(lr=0.1)}, tmp_path / "state.pt")
+    expected = r"cannot be read as weights only; save it again \(it holds an object of argparse\.Namespace\)$"
+    with pytest.raises(CheckpointError, match=expected):
+        load_weights_only(tmp_path / "state.pt", "save it again")

@@ -27,7 +27,7 @@ def test_the_first_key_that_holds_a_state_counts() -> None:
     "document",
     [
         *(None, 7, [STATE], torch.ones(2), {}, {"lr": 0.1}, {1: torch.ones(1)}),
-        *({"model": {}}, {"model": "m"}, {"net": STATE}),
+        *({"model": {}}, {"model": "m"}, {"network": STATE}),
     ],
 )  # fmt: skip
 def test_other_documents_hold_none(document: Any) -> None:

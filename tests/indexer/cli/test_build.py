@@ -64,6 +64,18 @@ def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, ru
     assert asked.stdout.count("train/") == 8
 
 
+def test_another_eta_than_the_default_is_said(command: Command, task_file: str, run: Path, tmp_path: Path) -> None:
+    for eta, said in (("interval", True), ("learning_rate", False)):
+        options = ("--out", tmp_path / eta, "--projection", "rank1:64", "--eta", eta)
+        built = command("build", task_file, "--checkpoints", run, *options)
+        assert ("eta by interval" in built.stderr.splitlines()) == said
+
+
+def test_the_help_says_what_eta_may_be(command: Command) -> None:
+    words = " ".join(command("build", "--help").stdout.replace("│", " ").split())
+    assert "'learning_rate' (default)" in words and "'interval'" in words
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [

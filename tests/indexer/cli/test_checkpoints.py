@@ -11,7 +11,7 @@ from indexer.checkpoints.choose import choose
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.formats.listing import write_history, write_listing
 from indexer.checkpoints.history import history
-from indexer.errors import CheckpointError, ChoiceError
+from indexer.errors import BuildError, CheckpointError, ChoiceError
 from tests.indexer.cli.conftest import Command
 
 STEPS, EVERY = 600, 50
@@ -80,6 +80,7 @@ def test_a_person_reads_what_is_chosen_and_why_not_the_others(command: Command, 
     done = command("checkpoints", "choose", recorded, "--k", 3, "--plot", plot)
     choice = choose(open_run(recorded), 3)
     assert (done.exit_code, done.stderr) == (0, "")
+    assert "loss near it" in done.stdout
     for verdict in choice.verdicts:
         found = row(done.stdout, verdict.checkpoint.name)
         assert found[1:3] == [str(verdict.checkpoint.step), f"{verdict.checkpoint.epoch:g}"]
@@ -91,6 +92,27 @@ def test_a_person_reads_what_is_chosen_and_why_not_the_others(command: Command, 
         f"to build with this choice: proponent build TASK --checkpoints {recorded} --choose 3 --out INDEX",
     ]
     assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@pytest.mark.parametrize("name", ["choice", "choice.jpeg"])
+def test_a_picture_of_no_kind_is_refused_before_anything(
+    command: Command, recorded: Path, tmp_path: Path, name: str
+) -> None:
+    plot = tmp_path / name
+    expected = rf"expected a picture, a file that ends in \.png, \.svg or \.pdf; found '{plot}'"
+    with pytest.raises(BuildError, match=expected):
+        command("checkpoints", "choose", recorded, "--plot", plot)
+    assert not list(tmp_path.glob("choice*"))
+
+
+def test_a_program_may_have_the_picture_drawn_too(command: Command, recorded: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "a.svg"
+    found = json.loads(command("checkpoints", "choose", recorded, "--k", 3, "--plot", plot, "--json").stdout)
+    assert found["k"] == 3 and plot.exists()
+
+
+def test_the_help_names_the_extra(command: Command) -> None:
+    assert "proponent[plot]" in command("checkpoints", "choose", "--help").stdout
 
 
 def test_notes_follow_the_table(command: Command, recorded: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from indexer import BuildSpec, Task
-from indexer.errors import TaskError
+from indexer.errors import BuildError, TaskError
 from indexer.evaluate.exact import exact_scores
 from indexer.recipes.mnist import true_labels
 from tests.indexer.cli.conftest import Command
@@ -53,6 +53,17 @@ def test_noise_prints_the_curve_and_draws_it(
     assert times == pytest.approx([f / p for f, p in zip(found, (5, 10, 20, 30), strict=True)], abs=0.06)
     assert lines[5] == f"drawn to {plot}"
     assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_a_picture_of_no_kind_is_refused_before_anything(command: Command, tmp_path: Path) -> None:
+    with pytest.raises(
+        BuildError, match=r"expected a picture, a file that ends in \.png, \.svg or \.pdf; found 'noise'"
+    ):
+        command("evaluate", "noise", tmp_path / "absent", "--true-labels", "a:b", "--plot", "noise")
+
+
+def test_the_help_names_the_extra(command: Command) -> None:
+    assert "proponent[plot]" in command("evaluate", "noise", "--help").stdout
 
 
 def test_noise_needs_the_label_of_every_example(command: Command, index_folder: Path) -> None:

@@ -1,11 +1,14 @@
 """``proponent inspect``: what a person reads, and the manifest for programs."""
 
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from indexer import Task
+from indexer import BuildSpec, Task
+from indexer.building.survey import Survey
 from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
 from indexer.index.versions import open_version
 from tests.indexer.cli.conftest import Command
@@ -78,6 +81,31 @@ def test_a_program_reads_the_survey(command: Command, task_file: str) -> None:
 
 def test_options_of_a_task_are_refused_for_an_index(command: Command, index_folder: Path, run: Path) -> None:
     with pytest.raises(
-        BuildError, match=r"--checkpoints, --projection and --parameters are for a task; .* is the folder"
+        BuildError, match=r"--checkpoints, --choose, --steps, --projection and --parameters are for a task; .* is the f"
     ):
         command("inspect", index_folder, "--checkpoints", run)
+    for option in (("--choose", 2), ("--steps", "1")):
+        with pytest.raises(BuildError, match="are for a task"):
+            command("inspect", index_folder, *option)
+
+
+def test_the_survey_is_told_which_checkpoints(
+    command: Command, task_file: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BuildSpec] = []
+
+    def survey(*arguments: Any) -> Survey:
+        told.extend(argument for argument in arguments if isinstance(argument, BuildSpec))
+        raise BuildError("enough")
+
+    monkeypatch.setattr(sys.modules["indexer.cli.inspect"], "survey", survey)
+    for option in (("--choose", 2), ("--steps", "7,14")):
+        with pytest.raises(BuildError, match="enough"):
+            command("inspect", task_file, "--checkpoints", run, *option)
+    assert [(spec.checkpoints, spec.choose, spec.steps) for spec in told] == [(run, 2, ()), (run, None, (7, 14))]
+
+
+def test_checkpoints_are_taken_of_a_run(command: Command, task_file: str) -> None:
+    for option in (("--choose", 2), ("--steps", "7,14")):
+        with pytest.raises(BuildError, match="--choose and --steps take checkpoints of a run; name it with --checkpoi"):
+            command("inspect", task_file, *option)

@@ -61,7 +61,7 @@ class DiesAfter(TrainerCallback):
 
 
 def trainer(
-    folder: Path, *callbacks: TrainerCallback, data: Any = None, **settings: Any
+    folder: Path, *callbacks: TrainerCallback, data: Any = None, kind: type[Trainer] = Trainer, **settings: Any
 ) -> tuple[Trainer, Model, list[list[float]]]:
     """Return a trainer with linear decay to zero, two groups and accumulation, and the rates that its steps use."""
     model = Model()
@@ -71,9 +71,10 @@ def trainer(
         **{"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "logging_steps": 1},
         **{"save_strategy": "no", "dataloader_pin_memory": False, **settings},
     }
-    made = Trainer(
+    made = kind(
         model,
         TrainingArguments(**arguments),
+        eval_dataset=Rows(),
         train_dataset=data or Rows(),
         optimizers=(optimizer, to_zero(optimizer, STEPS)),
         callbacks=list(callbacks),
@@ -100,6 +101,61 @@ def test_rates_and_losses_are_those_of_the_steps(tmp_path: Path) -> None:
         assert tensor.equal(model.state_dict()[name])
 
 
+@pytest.mark.parametrize(("every", "steps"), [(None, [4, 8]), (3, [3, 6, 8])])
+def test_the_last_checkpoint_is_that_of_its_step_though_the_best_is_loaded_at_the_end(
+    tmp_path: Path, every: int | None, steps: list[int]
+) -> None:
+    """Where it is due, and where the training ends between two; the best is the first by a metric that grows."""
+    own: dict[int, dict[str, Tensor]] = {}
+
+    class Notes(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            own[state.global_step] = {name: tensor.clone() for name, tensor in kwargs["model"].state_dict().items()}
+
+    class Grows(Trainer):
+        def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+            metrics = {"eval_loss": float(self.state.global_step)}
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    made, model, _ = trainer(
+        tmp_path / "own",
+        *(RecordCheckpoints(tmp_path / "run", optimizer_state=True, every=every), Notes()),
+        kind=Grows,
+        save_strategy="epoch",
+        eval_strategy="epoch",
+        load_best_model_at_end=True,
+    )
+    made.train()
+    run = open_run(tmp_path / "run")
+    assert [c.step for c in run.checkpoints] == steps
+    assert model.state_dict()["net.0.weight"].equal(own[4]["net.0.weight"])  # of the best
+    for checkpoint in run.checkpoints:
+        kept = own[checkpoint.step or 0]
+        assert all(tensor.equal(kept[name]) for name, tensor in read_weights(checkpoint.path).items())
+        assert checkpoint.train_loss is not None
+
+
+def test_a_callback_may_be_attached_to_a_training_that_goes_on(tmp_path: Path) -> None:
+    """It records from there on."""
+    first, *_ = trainer(tmp_path / "own", DiesAfter(5), save_strategy="steps", save_steps=5)
+    with pytest.raises(Dies):
+        first.train()
+    second, _, rates = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "run"))
+    second.train(resume_from_checkpoint=True)
+    run = open_run(tmp_path / "run")
+    assert [(c.step, c.epoch) for c in run.checkpoints] == [(8, 2)]
+    assert run.history.steps.tolist() == [6, 7, 8]
+    assert run.history.learning_rates.tolist() == rates
+
+
+def test_a_second_training_is_told_how_to_go_on(tmp_path: Path) -> None:
+    made, *_ = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "run"))
+    made.train()
+    with pytest.raises(RecordError, match=r"goes to step 8\. .* trainer\.train\(resume_from_checkpoint=\.\.\.\) and"):
+        made.train()
+
+
 def test_a_loss_that_is_logged_seldom_is_a_mean_where_it_is_logged(tmp_path: Path) -> None:
     """Also where the log comes at the end of the step that is saved."""
     every, *_ = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "every"))
@@ -124,7 +180,7 @@ def test_a_loss_that_is_logged_seldom_is_a_mean_where_it_is_logged(tmp_path: Pat
 @pytest.mark.parametrize(("saves", "dies_after"), [(3, 5), (2, 3), (4, 4)])
 def test_a_resumed_training_has_the_recording_of_a_whole_one(tmp_path: Path, saves: int, dies_after: int) -> None:
     """Resumed after the recorder's last checkpoint, before its first, and at it."""
-    settings = {"save_strategy": "steps", "save_steps": saves}
+    settings: dict[str, Any] = {"save_strategy": "steps", "save_steps": saves}
     whole, *_ = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "whole"))
     whole.train()
     first, *_ = trainer(
@@ -157,7 +213,7 @@ def test_a_callback_may_be_used_again_after_a_training_that_died(tmp_path: Path)
 
 def test_a_stream_has_no_epochs(tmp_path: Path) -> None:
     made, *_ = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "run"), data=Stream())
-    with pytest.raises(RecordError, match=r"expected steps_per_epoch, .* or every"):
+    with pytest.raises(RecordError, match=r"data has no length, .*RecordCheckpoints\('.*', every=1000\)"):
         made.train()
     made, _, rates = trainer(tmp_path / "own", RecordCheckpoints(tmp_path / "run", every=5), data=Stream())
     made.train()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
@@ -119,6 +119,63 @@ def test_the_whole_module_without_a_network(tmp_path: Path) -> None:
     assert run.checkpoints[0].optimizer_state == tmp_path / "run" / "step-000004.optimizer.pt"
 
 
+class Notes(Callback):
+    """The weights after each step."""
+
+    def __init__(self) -> None:
+        self.own: dict[int, dict[str, Tensor]] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step not in self.own:
+            self.own[trainer.global_step] = {name: own.clone() for name, own in pl_module.state_dict().items()}
+
+
+class Constant(Module):
+    """Without a schedule: averaging has its own."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.net.parameters(), lr=0.1)
+
+
+class Normalized(Constant):
+    """With batch normalization, for which averaging adds an epoch without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net.insert(1, torch.nn.BatchNorm1d(4))
+
+
+@pytest.mark.filterwarnings("ignore:Swapping scheduler")
+@pytest.mark.parametrize(("module", "every"), [(Constant, None), (Constant, 4), (Normalized, 4)])
+@pytest.mark.parametrize("averages_first", [True, False])
+def test_the_last_checkpoint_is_that_of_its_step_though_weights_are_averaged_at_the_end(
+    tmp_path: Path, module: type[Module], every: int | None, averages_first: bool
+) -> None:
+    made, notes = module(), Notes()
+    callbacks = [
+        StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=1),
+        RecordCheckpoints(tmp_path / "run", every=every),
+    ]
+    fit(made, tmp_path, *(callbacks if averages_first else callbacks[::-1]), notes, accumulate_grad_batches=1)
+    run = open_run(tmp_path / "run")
+    last = run.checkpoints[-1]
+    assert [c.step for c in run.checkpoints] == ([5, 10, 15] if every is None else [4, 8, 12, 15])
+    found = read_weights(last.path)
+    assert all(tensor.equal(notes.own[15][name]) for name, tensor in found.items())
+    assert not made.state_dict()["net.0.weight"].equal(found["net.0.weight"])  # averaged
+
+
+def test_a_callback_may_be_attached_to_a_training_that_goes_on(tmp_path: Path) -> None:
+    """It records from there on."""
+    fit(Module(), tmp_path, ModelCheckpoint(tmp_path / "own", filename="{step}"), max_epochs=1)
+    module, own = Module(), ModelCheckpoint(tmp_path / "own", filename="{step}")
+    fit(module, tmp_path, RecordCheckpoints(tmp_path / "run"), own, ckpt_path=tmp_path / "own" / "step=3.ckpt")
+    run = open_run(tmp_path / "run")
+    assert [(c.step, c.epoch) for c in run.checkpoints] == [(6, 2), (9, 3)]
+    assert run.history.steps.tolist() == [4, 5, 6, 7, 8, 9]
+    assert run.history.learning_rates.tolist() == module.rates
+
+
 @pytest.mark.parametrize("every", [2, 3, 5])
 def test_a_resumed_training_has_the_recording_of_a_whole_one(tmp_path: Path, every: int) -> None:
     """Resumed at the end of the first epoch, step 3: between two checkpoints, at one, before the first."""
@@ -209,7 +266,7 @@ def test_a_stream_has_no_epochs(tmp_path: Path) -> None:
         def __iter__(self) -> Any:
             return iter(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
 
-    with pytest.raises(RecordError, match=r"expected steps_per_epoch, .* or every"):
+    with pytest.raises(RecordError, match=r"data has no length, .*RecordCheckpoints\('.*', every=1000\)"):
         fit(Module(), tmp_path, RecordCheckpoints(tmp_path / "run"), data=DataLoader(Stream(), 2))
     fit(Module(), tmp_path, RecordCheckpoints(tmp_path / "run", every=5), data=DataLoader(Stream(), 2))
     assert [(c.step, c.epoch) for c in open_run(tmp_path / "run").checkpoints] == [(5, None), (9, None)]

@@ -170,11 +170,13 @@ def test_one_group_has_one_rate(tmp_path: Path) -> None:
 
 
 def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others do not even look at the folder, which the first may have begun to fill."""
+    """The others do not even look at the folder, which the first may have begun to fill; they count all the same."""
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     for rank in (0, 1):
         monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
-        Training().run(tmp_path)
+        training = Training()
+        training.run(tmp_path)
+        assert training.counted == list(range(1, STEPS + 1))
         if rank == 0:
             before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
@@ -188,7 +190,9 @@ def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.Monke
             {},
             r"expected steps_per_epoch, the optimizer's steps an epoch .*, or every, the steps from checkpoint",
         ),
-        ({"steps_per_epoch": 0}, "steps_per_epoch = 0: expected at least 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch = 0: expected a whole number of steps, at least 1"),
+        ({"steps_per_epoch": 3.5}, r"steps_per_epoch = 3\.5: expected a whole number of steps, at least 1"),
+        ({"every": 1, "step": -3}, "step = -3: expected the number of steps that were made before, 0 in a new train"),
         ({"every": -1}, r"every = -1: expected a number of steps, or 0 to save with save\(\) alone"),
     ],
 )
@@ -198,16 +202,41 @@ def test_settings_out_of_range_are_refused(tmp_path: Path, settings: dict[str, A
         CheckpointRecorder(tmp_path, net, two_groups(net), **settings)
 
 
-def test_groups_that_come_later_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps_per_epoch": np.ceil(5 / 2)},
+        {"steps_per_epoch": np.int64(3)},
+        {"steps_per_epoch": torch.tensor(3), "every": np.int64(3), "step": torch.tensor(0)},
+    ],
+)
+def test_numbers_of_numpy_and_torch_are_written(training: Training, tmp_path: Path, settings: dict[str, Any]) -> None:
+    training.optimizer.param_groups[0]["momentum"] = np.float64(0.9)
+    training.run(tmp_path, **settings)
+    run = open_run(tmp_path)
+    assert [(c.step, c.epoch) for c in run.checkpoints] == [(3, 1), (6, 2), (9, 3), (12, 4)]
+    assert run.optimizer is not None and run.optimizer.parameters["momentum"] == 0.9
+
+
+def test_weights_are_held_until_the_next_step(tmp_path: Path) -> None:
     net = network()
-    optimizer = torch.optim.SGD(net[2].parameters(), lr=0.1)
-    with CheckpointRecorder(tmp_path, net, optimizer, every=1):
+    recorder = CheckpointRecorder(tmp_path, net, (optimizer := two_groups(net)), every=3, optimizer_state=True)
+    recorder.hold()  # no step was made
+    torch.autograd.backward(batch_loss(net, 1))
+    for _ in (1, 2):
         optimizer.step()
-        optimizer.add_param_group({"params": net[0].parameters()})
-        with pytest.raises(
-            RecordError, match=r"had 1 parameter groups when the recording began and has 2 now; give it"
-        ):
-            optimizer.step()
+        recorder.hold()
+        kept = net.get_parameter("2.weight").clone()
+    with torch.no_grad():
+        net.get_parameter("2.weight").zero_()
+    optimizer.state.clear()
+    recorder.hold()
+    recorder.close()
+    [checkpoint] = open_run(tmp_path).checkpoints
+    assert checkpoint.step == 2
+    assert read_weights(checkpoint.path)["2.weight"].equal(kept)
+    assert checkpoint.optimizer_state is not None
+    assert len(torch.load(checkpoint.optimizer_state, weights_only=True)["state"]) == 4
 
 
 def test_the_folder_may_be_new_and_a_string(tmp_path: Path) -> None:

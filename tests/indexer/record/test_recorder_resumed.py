@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from indexer.checkpoints.eta import approximate, etas
 from indexer.checkpoints.folder import open_run
-from tests.indexer.record.training import Dies, Training, files
+from tests.indexer.record.training import STEPS, Dies, Training, files
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,30 @@ def test_a_resumed_recording_is_that_of_one_training(
     assert whole.keys() == parts.keys()
     for name, content in whole.items():
         assert name.endswith(".pt") or parts[name] == content, name  # torch.save is not the same to the byte
+
+
+@pytest.mark.parametrize(("dies_after", "resumes_at"), [(8, 6), (11, 9), (11, 10)])
+def test_a_recording_may_begin_in_the_middle_of_a_training(tmp_path: Path, dies_after: int, resumes_at: int) -> None:
+    """It says of what it did not see that it is not known, and is resumed as any other."""
+    first, second, third = Training(), Training(), Training()
+    first.run(tmp_path / "whole")
+    second.restore(first.own[5])
+    with pytest.raises(Dies):
+        second.run(tmp_path / "late", step=5, every=4, dies_after=dies_after, flushes=(6, 10))
+    third.restore(second.own[resumes_at])
+    third.run(tmp_path / "late", step=resumes_at, every=4)
+    run, whole = open_run(tmp_path / "late"), open_run(tmp_path / "whole").history
+    assert [(c.step, c.epoch) for c in run.checkpoints] == [(8, 8 / 3), (12, 4)]
+    assert run.history.steps.tolist() == list(range(6, STEPS + 1))
+    assert run.history.learning_rates.tolist() == whole.learning_rates[5:].tolist()
+    assert run.history.losses.tolist() == whole.losses[5:].tolist()
+    assert run.checkpoints[0].train_loss == pytest.approx(whole.losses[5:8].mean())
+    told = approximate(run, "interval")
+    assert told is not None and "5 of 12 steps were not noted" in told
+    assert approximate(run, "learning_rate") is None
+    before = etas(run, "interval")[0]
+    expected = (whole.learning_rates[5] * 5 + whole.learning_rates[5:8].sum(0)) / 3
+    assert before == pytest.approx(expected)
 
 
 def test_a_recording_can_be_resumed_again_and_again(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Steps as they are noted: which loss is whose, and what a checkpoint says of them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
-from indexer.record.steps import Steps
+from indexer.record.numbers import Number, floats
+from indexer.record.steps import Steps, joined
 
 
 def test_steps_are_numbered_from_where_they_begin() -> None:
@@ -72,6 +75,54 @@ def test_a_loss_stands_for_the_steps_since_the_one_before() -> None:
     assert np.isnan(steps.history().losses).tolist() == [False, True, True, False, True]
 
 
+@pytest.mark.parametrize("batches", [1, 3])
+def test_thousands_of_steps_are_as_their_plain_numbers(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """What was converted on the way, at a thousand steps or where it was asked for, is converted once."""
+    many = Steps(after=5)
+    converted: list[int] = []
+
+    def counted(values: Sequence[Number]) -> list[float]:
+        converted.append(len(values))
+        return floats(values)
+
+    monkeypatch.setattr("indexer.record.steps.floats", counted)
+    losses = np.random.default_rng(0).random((3_000, batches)).astype(np.float32)
+    for number, row in enumerate(losses):
+        for early in row[:-1].tolist():
+            many.loss(torch.tensor(early))
+        many.made([torch.tensor(number, dtype=torch.float64), 0.5], torch.tensor(float(number)))
+        if number in {10, 1_500, 1_501}:
+            many.history()
+        many.loss(torch.tensor(row[-1].item()))
+    before = sum(converted)
+    found = many.history()
+    assert 2_500 * (3 + batches) < before < 2_600 * (3 + batches)
+    assert found.steps.tolist() == list(range(6, 3_006))
+    assert found.learning_rates.tolist() == [[number, 0.5] for number in range(3_000)]
+    assert found.gradient_norms.tolist() == list(range(3_000))
+    assert found.losses.tolist() == [sum(row) / batches for row in losses.tolist()]
+    assert many.mean_loss() == np.average(found.losses)
+    assert (many.rates(), many.last) == ([2_999, 0.5], 3_005)
+
+
+def test_losses_that_wait_for_their_step_for_long_are_plain_numbers() -> None:
+    steps = Steps(after=0)
+    for _ in range(1_500):
+        steps.loss(torch.tensor(0.5))
+    assert sum(isinstance(loss, torch.Tensor) for loss in steps._early) == 500
+    steps.made([0.1], 1)
+    assert steps.history().losses.tolist() == [0.5]
+
+
+def test_a_step_without_a_finite_gradient_was_made() -> None:
+    """Unlike one that was skipped, which has no norm either."""
+    steps = Steps(after=0)
+    steps.made([0.5], 1.0)
+    steps.made([0.25], np.nan)
+    steps.skipped(groups=1)
+    assert steps.rates() == Steps(0, steps.history()).rates() == [0.25]
+
+
 @pytest.mark.parametrize("loss", [torch.inf, torch.nan])
 def test_what_diverged_has_no_finite_mean(loss: float) -> None:
     steps = Steps(after=0)
@@ -115,3 +166,13 @@ def test_the_next_batch_after_noted_steps_is_of_the_step_to_come() -> None:
     second.loss(2)
     second.made([0.1], 1)
     np.testing.assert_equal(second.history().losses, [np.nan, 2])
+
+
+def test_histories_are_joined_in_their_order() -> None:
+    first, second = Steps(after=0), Steps(after=1)
+    for steps in (first, second):
+        steps.made([0.1 * (steps.after + 1)], 1.0)
+    both = joined(first.history(), second.history())
+    assert both.steps.tolist() == [1, 2] and both.learning_rates.tolist() == [[0.1], [0.2]]
+    empty = Steps(after=0).history()
+    assert joined(empty, both) is both and joined(both, empty) is both

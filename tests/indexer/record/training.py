@@ -68,6 +68,7 @@ class Training:
         self.scheduler = to_zero(self.optimizer)
         self.rates = watched(self.optimizer)
         self.losses: list[float] = []
+        self.counted: list[int] = []
         self.own: dict[int, dict[str, Any]] = {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -94,6 +95,7 @@ class Training:
                 self.optimizer.zero_grad()
                 recorder.record(loss)
                 self.losses.append(loss.item())
+                self.counted.append(recorder.step)
                 if number in flushes:
                     recorder.flush()
                 parts = {name: getattr(self, name).state_dict() for name in ("net", "optimizer", "scheduler")}

@@ -102,7 +102,9 @@ def test_a_rate_between_noted_steps_says_so(runs: Callable[[str], Made]) -> None
     told = [checkpoint.rates_from for checkpoint in found.checkpoints]
     assert told[:2] == ["interpolated between the steps 1 and 3", "interpolated between the steps 3 and 5"]
     assert [checkpoint.train_loss for checkpoint in found.checkpoints] == [None] * 5
-    assert approximate(found, "interval") == "eta: the rates of 5 of 10 steps were not noted and are interpolated"
+    assert approximate(found, "interval") == (
+        "eta: the rates of 5 of 10 steps were not noted: 5 between noted steps are interpolated"
+    )
 
 
 def test_nothing_is_extended_to_the_start_where_there_was_a_warm_up(runs: Callable[[str], Made]) -> None:
@@ -169,6 +171,28 @@ def test_an_adapter_is_told_from_a_whole_model(copied: Callable[[str], Made]) ->
     assert [checkpoint.adapter for checkpoint in open_run(folder).checkpoints] == [True, False, False, False, False]
 
 
+@pytest.mark.parametrize(("epoch", "expected"), [(10 / 5.5, 5.5), (1e-320, None)])
+def test_steps_an_epoch_that_are_no_whole_number_are_approximate(
+    epoch: float, expected: float | None, copied: Callable[[str], Made]
+) -> None:
+    folder, _ = copied("no logs")
+    rewrite_logs(folder, lambda document: document.update(epoch=epoch))
+    found = open_run(folder)
+    assert found.steps_per_epoch == expected
+    said = ("the steps an epoch are approximate: 5.5 by the log, which has no whole number of them",)
+    assert found.caveats == (() if expected is None else said)
+
+
+def test_an_optimizer_that_is_not_known_is_said(copied: Callable[[str], Made]) -> None:
+    folder, _ = copied("every step")
+    state = torch.load(folder / "checkpoint-10/optimizer.pt", weights_only=True)
+    state["state"][0]["exp_avg_diff"] = torch.zeros(1)
+    torch.save(state, folder / "checkpoint-10/optimizer.pt")
+    found = open_run(folder)
+    assert found.optimizer is None
+    assert found.caveats[0].startswith("trained with an optimizer that is not known, which keeps exp_avg, exp_avg_diff")
+
+
 def without(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "checkpoint-4" / name).unlink()
 
@@ -198,6 +222,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "another optimizer": (
         lambda folder: torch.save({"state": {}, "param_groups": [{"lr": "0.1"}]}, folder / "checkpoint-4/optimizer.pt"),
         r"optimizer state 'optimizer\.pt' is no state of an optimizer; save it again with Trainer, or remove it",
+    ),
+    "two of one step": (
+        lambda folder: shutil.copytree(folder / "checkpoint-4", folder / "checkpoint-04"),
+        r"'checkpoint-04' and 'checkpoint-4' in .* are both of step 4; move one of them away",
     ),
     "a step without end": (
         lambda folder: (folder / "checkpoint-4").rename(folder / f"checkpoint-{10**17}"),
@@ -266,11 +294,3 @@ def test_linear_decay_of_pytorch_is_replayed(tmp_path: Path) -> None:
     assert safetensors.torch.load_file(found.checkpoints[0].path / "model.safetensors").keys() == {
         *("0.weight", "0.bias", "2.weight", "2.bias"),
     }
-
-
-def test_a_level_rate_says_nothing_of_the_steps_before_it(tmp_path: Path) -> None:
-    """A warm-up of two steps, which no log and no checkpoint saw, is not taken for noted."""
-    seen = trainer_run(tmp_path / "run", lr_scheduler_type="constant_with_warmup", warmup_steps=2)
-    found = open_run(tmp_path / "run")
-    assert seen[0] == (0.0, 0.0) and not found.history.noted([1, 2]).any()
-    assert approximate(found, "interval") == "eta: the rates of 6 of 10 steps were not noted and are interpolated"

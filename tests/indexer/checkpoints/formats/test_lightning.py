@@ -29,6 +29,11 @@ def falling(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
     return lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
 
 
+def restarts(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    """A cosine that starts again after 4 and after 12 steps."""
+    return lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 4, 2)
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "linear": {},
     "linear, no metrics": {"metrics": None},
@@ -40,6 +45,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "constant, no metrics": {"schedule": None, "metrics": None},
     "a function": {"schedule": falling},
     "a function by epoch": {"schedule": falling, "interval": "epoch", "metrics": 5},
+    "restarts": {"schedule": restarts, "metrics": None},
     "weights only": {"save_weights_only": True, "save_last": True},
     "a function, no metrics": {"schedule": falling, "metrics": None, "save_last": True},
 }
@@ -71,7 +77,8 @@ def test_rates_are_those_that_the_optimizer_used(kind: str, runs: Callable[[str]
     folder, seen = runs(kind)
     found = open_run(folder)
     assert_as_seen(found, seen)
-    assert approximate(found, "learning_rate") is approximate(found, "interval") is None
+    assert approximate(found, "learning_rate") is None
+    assert (approximate(found, "interval") is None) == (kind != "constant, no metrics")
     assert found.caveats == ()
 
 
@@ -103,6 +110,64 @@ def test_a_function_without_metrics_is_known_only_around_checkpoints(runs: Calla
     assert found.checkpoints[0].learning_rates == seen[3]
     assert found.history.rates([4, 7, 10]).tolist() == [list(seen[step - 1]) for step in (4, 7, 10)]
     assert found.history.noted(range(1, 11)).tolist() == [step in (4, 7, 10) for step in range(1, 11)]
+
+
+def test_a_schedule_with_one_checkpoint_is_replayed_and_said_to_be(copied: Callable[[str], Made]) -> None:
+    folder, seen = copied("linear, no metrics")
+    for step in (3, 6):
+        (folder / f"checkpoints/epoch={step // 5}-step={step}.ckpt").unlink()
+    found = open_run(folder)
+    assert_as_seen(found, seen)
+    assert found.caveats == (
+        "the learning rates between the steps that were saved are those of the saved schedule, replayed",
+    )
+
+
+def test_rows_by_epoch_agree_with_a_checkpoint_between_them(copied: Callable[[str], Made]) -> None:
+    """The monitor writes the first step of an epoch, and a file is saved before the scheduler steps at its end."""
+    folder, seen = copied("a function by epoch")
+    metrics = folder / "lightning_logs/version_0/metrics.csv"
+    head, *rows = metrics.read_text().splitlines()
+    place, step = head.split(",").index("lr-SGD/pg1"), head.split(",").index("step")
+    first = rows[0].split(",")
+    assert first[place]
+    by_epoch = [[*first], [*first]]
+    for row, at in zip(by_epoch, (0, 5), strict=True):
+        row[step] = str(at)
+        row[place : place + 2] = [str(rate) for rate in seen[at]]
+    metrics.write_text("\n".join([head, *(",".join(row) for row in by_epoch)]))
+    path = folder / "lightning_logs/version_0/checkpoints/epoch=0-step=3.ckpt"
+    document = torch.load(path, weights_only=True)
+    loops = document["loops"]
+    loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = 5
+    edit(path, global_step=5, loops=loops)
+    found = open_run(folder)
+    assert found.caveats == ()
+    assert found.checkpoints[0].learning_rates == seen[4]
+
+
+def test_a_moving_average_of_weights_is_said(copied: Callable[[str], Made]) -> None:
+    folder, _ = copied("linear, no metrics")
+    path = folder / "checkpoints/epoch=0-step=3.ckpt"
+    edit(path, current_model_state=torch.load(path, weights_only=True)["state_dict"])
+    [caveat] = open_run(folder).caveats
+    assert caveat.startswith("the weights are a moving average (WeightAveraging) of those that were trained, at which")
+
+
+def test_two_files_of_one_step_with_other_weights_are_refused(copied: Callable[[str], Made]) -> None:
+    """As a second training leaves them in the folder of a first one."""
+    folder, _ = copied("linear, no metrics")
+    path = folder / "checkpoints/epoch=0-step=3.ckpt"
+    other = Path(shutil.copy(path, path.with_stem("epoch=0-step=3-v1")))
+    assert [checkpoint.step for checkpoint in open_run(folder).checkpoints] == [3, 6, 9]
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    edit(other, state_dict={name: weight + 1 for name, weight in weights.items()})
+    expected = (
+        r"'epoch=0-step=3-v1\.ckpt' and 'epoch=0-step=3\.ckpt' in .* are both of step 3 and have different weights: "
+        "they are of two trainings; move the files of the other one away"
+    )
+    with pytest.raises(CheckpointError, match=expected):
+        open_run(folder)
 
 
 def test_weights_alone_have_the_rates_of_the_metrics(runs: Callable[[str], Made]) -> None:
@@ -192,7 +257,10 @@ def test_one_checkpoint_without_a_scheduler_does_not_speak_for_the_steps_before(
         (folder / f"checkpoints/epoch={step // 5}-step={step}.ckpt").unlink()
     found = open_run(folder)
     assert found.checkpoints[0].learning_rates == seen[8]
-    assert approximate(found, "interval") == "eta: the rates of 8 of 9 steps were not noted and are interpolated"
+    assert approximate(found, "interval") == (
+        "eta: the rates of 8 of 9 steps were not noted: 8 before step 9, the first noted one, are taken to be as "
+        "there, unlike in a warm-up"
+    )
 
 
 def test_linear_rates_do_not_need_the_schedulers_of_every_file(copied: Callable[[str], Made]) -> None:

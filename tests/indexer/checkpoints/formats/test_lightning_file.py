@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from indexer.checkpoints.formats.lightning_file import VERSION, is_lightning, read_file
+from indexer.checkpoints.formats.lightning_file import VERSION, is_lightning, read_file, same_weights
 from indexer.errors import CheckpointError
 from tests.indexer.checkpoints.test_weights import Trap
 
@@ -115,3 +115,26 @@ def test_the_advice_works(tmp_path: Path) -> None:
     [program] = str(refused.value).split("`")[1:2]
     exec(program, {"torch": torch, "path": path, "new_path": new_path})
     assert read_file(new_path).finished == 10
+
+
+def test_averaged_weights_are_seen(tmp_path: Path) -> None:
+    assert not read_file(saved(tmp_path)).averaged
+    assert read_file(saved(tmp_path, current_model_state={"w": torch.zeros(1)})).averaged
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"w": torch.tensor([1.0, float("nan")]), "n": 3}, True),
+        ({"w": torch.tensor([1.5, float("nan")]), "n": 3}, False),
+        ({"w": torch.tensor([1.0, 2.0]), "n": 3}, False),
+        ({"w": torch.ones(1), "n": 3}, False),
+        ({"w": torch.ones(2).half(), "n": 3}, False),
+        ({"w": torch.ones(2)}, False),
+        ({"w": torch.tensor([1.0, float("nan")]), "n": torch.ones(1)}, False),
+    ],
+)
+def test_files_of_the_same_weights(other: dict[str, Any], expected: bool, tmp_path: Path) -> None:
+    path = saved(tmp_path, state_dict={"w": torch.tensor([1.0, float("nan")]), "n": 3})
+    moved = path.rename(tmp_path / "b.ckpt")
+    assert same_weights(moved, saved(tmp_path, state_dict=other, epoch=7)) == expected

@@ -27,3 +27,8 @@ def test_rates_between_noted_steps_are_interpolated_and_say_so() -> None:
 def test_the_loss_is_the_one_noted_nearest_before() -> None:
     noted = Notes({8: (0.1,)}, {2: 0.5, 6: 0.4}).history()
     assert [loss_at(noted, step) for step in (1, 2, 5, 6, 9)] == [None, 0.5, 0.5, 0.4, 0.4]
+
+
+def test_rates_that_are_held_say_so() -> None:
+    noted = Notes({10: (0.2,), 20: (0.1,)}, held=True).history()
+    assert rates_at(noted, 15) == ((0.2,), "as noted at step 10, taken to be held until step 20")

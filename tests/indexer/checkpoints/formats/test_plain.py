@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,6 +18,7 @@ from indexer.errors import CheckpointError
 from tests.runs import Rates, assert_as_seen, halving, network, to_zero, two_groups, watched
 
 STATE = {"weight": torch.ones(2)}
+FROM_ONE = "from its scheduler, taken to have stepped before saving, and the file's steps to be counted from 1"
 Extra = Callable[[int, int], dict[str, Any]]
 
 
@@ -53,7 +55,8 @@ def test_rates_are_those_that_the_optimizer_used(schedule: Any, by_epoch: bool, 
     found_seen = train(tmp_path, schedule, by_epoch, late, places)
     found = open_run(tmp_path)
     assert_as_seen(found, found_seen)
-    assert approximate(found, "learning_rate") is approximate(found, "interval") is None
+    assert approximate(found, "interval") is None
+    assert {checkpoint.rates_from for checkpoint in found.checkpoints} == {None if late else FROM_ONE}
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -71,6 +74,10 @@ def test_without_a_scheduler_rates_are_the_optimizers(tmp_path: Path) -> None:
     found = open_run(tmp_path)
     assert_as_seen(found, seen)
     assert {checkpoint.rates_from for checkpoint in found.checkpoints} == {"the optimizer as saved"}
+    assert approximate(found, "interval") == (
+        "eta: the rates of 8 of 10 steps were not noted: 4 before step 5, the first noted one, are taken to be as "
+        "there, unlike in a warm-up; 4 between noted steps are interpolated"
+    )
     assert found.optimizer is not None and found.optimizer.parameters["momentum"] == 0.9
     assert [group.shapes for group in found.groups] == [((4, 3), (4,)), ((2, 4), (2,))]
     assert all(checkpoint.optimizer_state == checkpoint.path for checkpoint in found.checkpoints)
@@ -84,7 +91,91 @@ def test_a_schedule_that_no_state_keeps_leaves_the_rate_to_the_files_own_key(tmp
     train(tmp_path, function, True, False, lambda epoch, step: {"epoch": epoch, "lr": [0.3, 0.2]} if epoch else {})
     first, second = open_run(tmp_path).checkpoints
     assert (first.learning_rates, first.rates_from) == ((), None)
-    assert (second.learning_rates, second.rates_from) == ((0.3, 0.2), "as the file has it under a key of its own")
+    assert (second.learning_rates, second.rates_from) == (
+        (0.3, 0.2),
+        "as the file has it under 'lr', which may be the next step's",
+    )
+
+
+def test_a_scheduler_that_was_not_saved_had_stepped(tmp_path: Path) -> None:
+    """``initial_lr`` shows that there was one: the optimizer has the next step's rate."""
+    seen = train(tmp_path, halving, True, False, places)
+    for path in tmp_path.glob("*.pt"):
+        document = torch.load(path, weights_only=True)
+        del document["scheduler_state_dict"]
+        torch.save(document, path)
+    first, second = open_run(tmp_path).checkpoints
+    assert (first.learning_rates, first.rates_from) == (
+        seen[5],
+        "the rate of the next step, as the optimizer was saved",
+    )
+    assert second.rates_from == first.rates_from
+    assert open_run(tmp_path).history.noted(range(1, 12)).tolist() == [step in (6, 11) for step in range(1, 12)]
+
+
+def counted(folder: Path, first: int, late: bool) -> list[Rates]:
+    """Two files of Adam, after 4 and 8 steps; first: the number of the first step, as a script counts."""
+    model = network()
+    optimizer = torch.optim.Adam(two_groups(model))
+    seen, scheduler = watched(optimizer), halving(optimizer)
+    for step in range(first, 8 + first):
+        torch.autograd.backward(model(torch.randn(4, 3)).square().mean())
+        optimizer.step()
+        if not late:
+            scheduler.step()
+        if len(seen) % 4 == 0:
+            states: dict[str, Any] = {"net": model, "optim": optimizer, "sched": scheduler}
+            document = {key: part.state_dict() for key, part in states.items()}
+            torch.save({**document, "step": step}, folder / f"{step}.pt")
+        if late:
+            scheduler.step()
+    return seen
+
+
+def test_the_optimizers_own_count_shows_that_steps_are_counted_from_one(tmp_path: Path) -> None:
+    seen = counted(tmp_path, 1, late=False)
+    found = open_run(tmp_path)
+    assert [(c.learning_rates, c.rates_from) for c in found.checkpoints] == [(seen[3], None), (seen[7], None)]
+
+
+def test_steps_from_zero_and_a_scheduler_that_steps_later_fit_as_well_and_are_said(tmp_path: Path) -> None:
+    counted(tmp_path, 0, late=True)
+    assert {checkpoint.rates_from for checkpoint in open_run(tmp_path).checkpoints} == {FROM_ONE}
+
+
+def test_steps_from_zero_and_a_scheduler_that_stepped_have_the_rates_of_the_last_step(tmp_path: Path) -> None:
+    seen = counted(tmp_path, 0, late=False)
+    found = open_run(tmp_path)
+    assert [checkpoint.learning_rates for checkpoint in found.checkpoints] == [seen[3], seen[7]]
+    assert {c.rates_from for c in found.checkpoints} == {"from its scheduler, taken to have stepped before saving"}
+
+
+def test_a_files_own_rate_is_not_overruled_by_a_schedule(tmp_path: Path) -> None:
+    train(tmp_path, to_zero, False, False, lambda epoch, step: {**places(epoch, step), "lr": [0.7, 0.14]})
+    found = open_run(tmp_path)
+    assert {checkpoint.learning_rates for checkpoint in found.checkpoints} == {(0.7, 0.14)}
+    assert not found.history.noted(range(1, 5)).any()
+
+
+def test_one_file_with_a_schedule_is_replayed_and_said_to_be(tmp_path: Path) -> None:
+    seen = train(tmp_path, to_zero, False, False, places)
+    (tmp_path / "epoch0.pt").unlink()
+    found = open_run(tmp_path)
+    assert found.history.rates(range(1, 11)) == pytest.approx(np.array(seen))
+    assert found.caveats == (
+        "the learning rates between the steps that were saved are those of the saved schedule, replayed",
+    )
+
+
+def test_an_optimizer_that_is_not_known_is_said(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.Adadelta(model.parameters())
+    torch.autograd.backward(model(torch.ones(1, 3)).sum())
+    optimizer.step()
+    [caveat] = saved(tmp_path, a={"net": model.state_dict(), "optim": optimizer.state_dict()}).caveats
+    assert caveat.startswith(
+        "trained with an optimizer that is not known, which keeps acc_delta, square_avg, step; score"
+    )
 
 
 def saved(folder: Path, **documents: Any) -> Run:
@@ -143,6 +234,7 @@ def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
     for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_0.pth", "a.txt"):
         (tmp_path / name).touch()
     (tmp_path / "folder.pt").mkdir()
+    (tmp_path / "step-000004.optimizer.pt").touch()
     (tmp_path / ".." / "outside.pt").resolve().touch()
     assert plain_files(tmp_path) == []
     assert names(saved(tmp_path, model=STATE)) == ["model"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as torch_schedules
 
-from indexer.checkpoints.formats.schedule import replay
+from indexer.checkpoints.formats.schedule import is_known, replay
 from tests.runs import watched
 
 STEPS = 12
@@ -37,6 +37,15 @@ KNOWN: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
         optimizer, [0.3, 0.1], total_steps=20, three_phase=True, pct_start=0.2, anneal_strategy="linear"
     ),
     "SequentialLR": sequence,
+    "restarts": lambda optimizer: torch_schedules.CosineAnnealingWarmRestarts(optimizer, 2, 3, 1e-3),
+    "restarts after a warm-up": lambda optimizer: torch_schedules.SequentialLR(
+        optimizer,
+        [
+            torch_schedules.LinearLR(optimizer, 0.1, 1.0, 4),
+            torch_schedules.CosineAnnealingWarmRestarts(optimizer, 3),
+        ],
+        [4],
+    ),
 }
 
 
@@ -77,7 +86,6 @@ UNKNOWN: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
         [torch_schedules.ConstantLR(optimizer, 0.5, 4), torch_schedules.LambdaLR(optimizer, lambda step: 0.9**step)],
         [4],
     ),
-    "restarts": lambda optimizer: torch_schedules.CosineAnnealingWarmRestarts(optimizer, 3),
 }
 
 
@@ -128,3 +136,23 @@ def test_one_cycle_needs_the_rates_that_the_optimizer_keeps() -> None:
     for group in groups:
         del group["max_lr"]
     assert replay(state, groups) is None
+
+
+def test_restarts_that_are_stepped_by_fractions_are_unknown() -> None:
+    """As PyTorch's own example does within an epoch."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch_schedules.CosineAnnealingWarmRestarts(optimizer, 3)
+    optimizer.step()
+    for part in range(1, 11):
+        scheduler.step(part / 4)
+    assert scheduler.last_epoch == 2
+    assert replayed(scheduler.state_dict(), optimizer) is None
+
+
+def test_a_known_schedule_that_ends_elsewhere_is_known() -> None:
+    """As where a script sets rates by hand."""
+    state, optimizer, _ = trained(KNOWN["StepLR"])
+    groups = optimizer.state_dict()["param_groups"]
+    assert is_known(state, groups) and is_known({**state, "_last_lr": [0.5, 0.1]}, groups)
+    state, optimizer, _ = trained(UNKNOWN["a function"])
+    assert not is_known(state, optimizer.state_dict()["param_groups"])

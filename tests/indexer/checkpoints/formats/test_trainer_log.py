@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from indexer.checkpoints.formats.trainer_log import TrainerLog, rates_used, read_log
+from indexer.checkpoints.formats.trainer_log import TrainerLog, parting, rates_used, read_log
+from indexer.errors import CheckpointError
 
 LINEAR = {step: 1 - (step - 1) / 20 for step in range(1, 22)}  # used in each step
 
@@ -46,6 +47,8 @@ def test_nothing_has_to_be_told_of_a_constant_rate_or_of_no_log() -> None:
         (TrainerLog(10, None), None),
         (TrainerLog(10, 0.0), None),
         (TrainerLog(10, 4.0), 2.5),
+        (TrainerLog(10, 1e-320), None),
+        (TrainerLog(10, 1e-320, epochs={5: 1.0}), 5.0),
     ],
 )
 def test_steps_an_epoch(log: TrainerLog, expected: float | None) -> None:
@@ -62,3 +65,42 @@ def test_evaluations_are_no_steps_of_training(tmp_path: Path) -> None:
     state = {"epoch": 1.0, "global_step": 2, "log_history": entries}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     assert read_log(tmp_path, 2) == TrainerLog(2, 1.0, {1: 0.1}, {1: 0.5, 2: 0.4}, {1: 2.0}, {1: 0.5})
+
+
+def test_the_end_of_a_warm_up_tells_nothing() -> None:
+    """At step 1000 the rate is that of the next step whichever the log has; before it, it was another."""
+    log = {500: 0.8, 1000: 1.0}
+    assert rates_used(log, {1000: 1.0}) == (log, False)
+    assert rates_used({500: 0.8, 1000: 1.0, 1500: 0.9}, {1000: 1.0}) == ({501: 0.8, 1001: 1.0, 1501: 0.9}, True)
+
+
+def test_one_logged_rate_is_not_taken_for_a_constant_one() -> None:
+    assert rates_used({4: 0.1}, {4: 0.1}) == ({4: 0.1}, False)
+    assert rates_used({4: 0.1, 8: 0.1}, {4: 0.1, 6: 0.2}) == ({4: 0.1, 8: 0.1}, False)
+
+
+LAST = TrainerLog(10, 2.0, {2: 0.3, 4: 0.2, 6: 0.1}, {2: 1.0, 4: float("inf"), 6: 0.5})
+
+
+@pytest.mark.parametrize(
+    ("earlier", "expected"),
+    [
+        (TrainerLog(4, 0.8, {2: 0.3, 4: 0.2}, {2: 1.0, 4: float("inf")}), None),
+        (TrainerLog(4, 0.8, {2: 0.3}, {2: 1.0}), None),  # step 4 was logged after saving
+        (LAST, None),
+        (TrainerLog(6, 1.2, {2: 0.3, 6: 0.1}, {2: 1.0, 4: float("inf"), 6: 0.5}), 4),
+        (TrainerLog(6, 1.2, {2: 0.3, 4: 0.2, 6: 0.1}, {2: 1.0, 4: 0.6, 6: 0.5}), 4),
+        (TrainerLog(6, 1.2, {2: 0.4, 4: 0.3, 6: 0.1}, {2: 1.0, 4: float("inf"), 6: 0.5}), 2),
+        (TrainerLog(6, 1.2, LAST.rates, {**LAST.losses, 5: 0.5}), 5),
+    ],
+)
+def test_where_two_logs_part(earlier: TrainerLog, expected: int | None) -> None:
+    assert parting(earlier, LAST) == expected
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl"])
+def test_a_folder_of_accelerate_is_known(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    expected = r"has no trainer_state\.json: Accelerate's save_state wrote it, and notes neither steps nor learning rat"
+    with pytest.raises(CheckpointError, match=expected):
+        read_log(tmp_path, 500)
