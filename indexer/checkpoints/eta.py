@@ -11,6 +11,7 @@ Every parameter group has its own eta: <grad l, grad h> becomes a sum over group
 of SGD.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -103,13 +104,13 @@ def _over_intervals(run: Run) -> tuple[tuple[float, ...], ...]:
                 f"{where}: {str(run.folder)!r} notes no learning rate of the steps {before + 1} to {checkpoint.step}; "
                 "record the run with indexer.CheckpointRecorder, or choose `--eta learning_rate`"
             )
-        total = rates.sum(axis=0) / run.steps_per_epoch
-        if (rates < 0).any() or not total.any():
+        total = tuple(math.fsum(group) / run.steps_per_epoch for group in rates.T)  # a constant 0.1 stays 0.1
+        if (rates < 0).any() or not any(total):
             raise LearningRateError(
                 f"{where}: the learning rates of the steps {before + 1} to {checkpoint.step} add up to "
-                f"{total.tolist()}; expected positive numbers. Leave the checkpoint out with `--steps`"
+                f"{list(total)}; expected positive numbers. Leave the checkpoint out with `--steps`"
             )
-        found.append(tuple(total.tolist()))
+        found.append(total)
         before = checkpoint.step
     return tuple(found)
 

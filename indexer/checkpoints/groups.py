@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from indexer.checkpoints.prefix import Shape
 from indexer.checkpoints.run import ParameterGroup
 from indexer.errors import CheckpointError
 
-Shape = tuple[int, ...]
 _MOST_WAYS = 10_000  # partial ways that are followed at most: more than that are no longer one
 
 

@@ -5,9 +5,8 @@ between to interpolation, which is exact where the schedule is linear, or, where
 noted before; ``noted`` says at how many steps neither is needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,14 +19,15 @@ class History:
     learning_rates: used in that step, by parameter group, in the order of the optimizer's groups.
     losses: of training, the mean since the step noted before; as they came, so they may be infinite.
     gradient_norms: of the whole gradient, as the optimizer got it.
-    held: whether rates stay between noted steps, where else they lie on a line.
+    held: whether rates stay as noted until the next step that is, as those of ReduceLROnPlateau do, where else they lie
+    on a line between.
     """
 
     steps: Int[np.ndarray, " s"]
     learning_rates: Float[np.ndarray, "s g"]
     losses: Float[np.ndarray, " s"]
     gradient_norms: Float[np.ndarray, " s"]
-    held: ClassVar[bool] = False
+    held: bool = False
 
     def rates(self, steps: Sequence[int] | Int[np.ndarray, " t"]) -> Float[np.ndarray, "t g"]:
         """Return the rates used in the steps: as noted, else linear between the noted ones, and constant beyond them.
@@ -53,11 +53,12 @@ class History:
         return np.isin(steps, self.steps[~np.isnan(self.learning_rates).any(axis=1)])
 
 
-@dataclass(frozen=True, slots=True)
-class HeldHistory(History):
-    """A history whose rates go down in steps, as of ReduceLROnPlateau: a line to the next one would cut a corner."""
+SERIES = ("steps", "learning_rates", "losses", "gradient_norms")
 
-    held: ClassVar[bool] = True
+
+def from_series(series: Mapping[str, np.ndarray]) -> History:
+    """Return a history from its arrays by the names of SERIES."""
+    return History(series["steps"], series["learning_rates"], series["losses"], series["gradient_norms"])
 
 
 def history(
@@ -78,7 +79,7 @@ def history(
         return np.array([np.nan] * count if values is None else values, dtype=np.float64)
 
     rates = np.array([[]] * count if learning_rates is None else learning_rates, dtype=np.float64)
-    return (HeldHistory if held else History)(
+    return History(
         np.array(steps, dtype=np.int64), rates.reshape(count, -1 if rates.size else 0), series(losses),
-        series(gradient_norms),
+        series(gradient_norms), held,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from torch import Tensor
 from indexer.errors import CheckpointError
 
 PRECONDITIONED = frozenset({"adam", "adamw"})  # others keep second moments too, but step differently
-_KEPT = ("momentum", "nesterov", "betas", "eps", "weight_decay", "amsgrad")
+KEPT = ("momentum", "nesterov", "betas", "eps", "weight_decay", "amsgrad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     0.9
     """
     group = optimizer.param_groups[0]
-    kept = {key: _plain(group[key]) for key in _KEPT if key in group}
+    kept = {key: _plain(group[key]) for key in KEPT if key in group}
     return {"name": type(optimizer).__name__.lower(), **kept}
 
 

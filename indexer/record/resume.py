@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from indexer.checkpoints.formats.listing import LISTING, PENDING, read_listing
-from indexer.checkpoints.history import History, history
+from indexer.checkpoints.history import History, from_series, history
 from indexer.errors import RecordError
 from indexer.record.steps import joined
 
@@ -152,8 +152,8 @@ def _read_pending(path: Path) -> History:
     if not path.exists():
         return history([])
     try:
-        return History(**safetensors.numpy.load_file(path))
-    except (safetensors.SafetensorError, OSError, TypeError) as exc:
+        return from_series(safetensors.numpy.load_file(path))
+    except (safetensors.SafetensorError, OSError, KeyError) as exc:
         raise RecordError(f"{str(path)!r} is no history; remove it and resume at a checkpoint") from exc
 
 

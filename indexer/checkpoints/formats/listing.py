@@ -26,7 +26,7 @@ import safetensors
 import safetensors.numpy
 
 from indexer.atomic import write_atomically
-from indexer.checkpoints.history import History, history
+from indexer.checkpoints.history import SERIES, History, from_series, history
 from indexer.checkpoints.optimizer import read_optimizer
 from indexer.checkpoints.run import Checkpoint, ParameterGroup, Run
 from indexer.errors import CheckpointError
@@ -78,8 +78,7 @@ def write_listing(folder: Path, entries: Sequence[Mapping[str, Any]], about: Map
 
 def write_history(path: Path, noted: History) -> None:
     """Write the steps of one entry."""
-    names = ("steps", "learning_rates", "losses", "gradient_norms")
-    write_atomically(path, safetensors.numpy.save({name: getattr(noted, name) for name in names}))
+    write_atomically(path, safetensors.numpy.save({name: getattr(noted, name) for name in SERIES}))
 
 
 def _named(folder: Path, entry: Any, where: str) -> str:
@@ -163,10 +162,7 @@ def _history(folder: Path, named: Sequence[tuple[Mapping[str, Any], str]]) -> Hi
             f"{str(folder / LISTING)!r}: the histories of its checkpoints have the rates of {widths[0]} and of "
             f"{widths[1]} parameter groups; expected one number of groups in a run"
         )
-    found = History(
-        *(np.concatenate([part[name] for part in read]) for name in ("steps", "learning_rates")),
-        *(np.concatenate([part[name] for part in read]) for name in ("losses", "gradient_norms")),
-    )
+    found = from_series({name: np.concatenate([part[name] for part in read]) for name in SERIES})
     if (np.diff(found.steps) <= 0).any():
         raise CheckpointError(f"{str(folder / LISTING)!r}: the histories of its checkpoints do not follow each other")
     return found

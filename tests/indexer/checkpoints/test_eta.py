@@ -37,6 +37,11 @@ def test_intervals_count_every_step_once_however_few_checkpoints_are_kept() -> N
     assert totals[0] == pytest.approx(totals[1], rel=1e-12) and totals[1] == pytest.approx(totals[2], rel=1e-12)
 
 
+def test_a_constant_rate_comes_out_as_it_is_written() -> None:
+    run = Run(Path("r"), "a test", (Checkpoint(Path("r/1.pt"), step=71),), history([71], [[0.1]]), steps_per_epoch=71.0)
+    assert etas(run, "interval") == ((0.1,),)
+
+
 def test_both_agree_with_a_constant_rate_and_one_checkpoint_an_epoch() -> None:
     checkpoints = tuple(Checkpoint(Path(f"r/{s}.pt"), (0.05,), step=s) for s in (4, 8))
     run = Run(Path("r"), "a test", checkpoints, history([4, 8], [[0.05], [0.05]]), steps_per_epoch=4.0)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from indexer.checkpoints.history import History, history
+from indexer.checkpoints.history import SERIES, History, from_series, history
 
 RATES = history([2, 4, 8], [[0.2, 2.0], [0.4, 4.0], [0.0, 0.0]])
 
@@ -50,3 +50,8 @@ def test_held_rates_stay_until_the_next_noted_one() -> None:
     assert found.held and not RATES.held
     assert found.rates([1, 2, 3, 4, 7, 8, 99])[:, 0].tolist() == [0.2, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05]
     assert found.noted([3, 4]).tolist() == [False, True]
+
+
+def test_a_history_is_made_of_its_series() -> None:
+    again = from_series({name: getattr(RATES, name) for name in SERIES})
+    assert all(getattr(again, name) is getattr(RATES, name) for name in SERIES) and not again.held

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.formats.listing import write_history, write_listing
-from indexer.checkpoints.history import History, history
+from indexer.checkpoints.history import SERIES, History, from_series, history
 from indexer.checkpoints.optimizer import Optimizer
 from indexer.checkpoints.run import Checkpoint
 from indexer.errors import CheckpointError
@@ -101,7 +101,7 @@ NOTED = history([1, 2, 3], [[0.3, 0.03], [0.2, 0.02], [0.1, 0.01]], [2.0, None, 
 
 
 def series(found: History) -> dict[str, np.ndarray]:
-    return {name: getattr(found, name) for name in ("steps", "learning_rates", "losses", "gradient_norms")}
+    return {name: getattr(found, name) for name in SERIES}
 
 
 def two_groups(folder: Path, **about: object) -> Path:
@@ -109,7 +109,7 @@ def two_groups(folder: Path, **about: object) -> Path:
     entries = []
     for name, first, last in (("a", 0, 2), ("b", 2, 3)):
         (folder / f"{name}.pt").touch()
-        part = History(**{key: values[first:last] for key, values in series(NOTED).items()})
+        part = from_series({key: values[first:last] for key, values in series(NOTED).items()})
         write_history(folder / f"{name}.history", part)
         entries.append({"file": f"{name}.pt", "step": last, "learning_rates": NOTED.learning_rates[last - 1].tolist()})
         entries[-1]["history"] = f"{name}.history"
