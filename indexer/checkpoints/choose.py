@@ -161,14 +161,16 @@ def _check(run: Run, curve: Falling) -> None:
         found = f"is {curve.losses[0]:.4g} throughout"
     else:
         (down, up), least = curve.explained, curve.least_explained
-        enough = f"more than {least:.1%} is needed of {len(curve.losses)} values"
+        first, last = curve.losses[0], curve.losses[-1]
+        enough = f"with {len(curve.losses)} values it would have to explain more than {least:.1%}"
         found = (
-            f"does not fall by more than noise: a curve that falls explains {down:.1%} of its deviation from the median"
-            ", " + (enough if down <= least else f"and one that rises {up:.1%}, which is no less than half of it")
+            f"does not fall by more than noise: from {first:.4g} to {last:.4g}, a falling curve explains {down:.1%} of "
+            "how far the losses lie from their median; "
+            + (enough if down <= least else f"a rising one explains {up:.1%}, which is no less than half as much")
         )
     raise ChoiceError(
         f"the loss of {str(run.folder)!r} {found}; expected a loss that falls, as checkpoints are chosen by its "
-        "decrease. Name the checkpoints with `--steps`"
+        "decrease. Log more often, or name the checkpoints with `--steps`"
     )
 
 

@@ -20,6 +20,7 @@ from indexer.checkpoints.run import Run
 from indexer.errors import LearningRateError
 
 CONVENTIONS = ("learning_rate", "interval")
+_RECORD = "record the run with indexer.CheckpointRecorder"
 
 
 def etas(run: Run, convention: str) -> tuple[tuple[float, ...], ...]:
@@ -44,8 +45,14 @@ def approximate(run: Run, convention: str) -> str | None:
     schedule of its own and its default log every 500 steps, most of which are not warming up there.
     """
     if convention == "learning_rate":
-        told = [f"{c.name}: {c.rates_from}" for c in run.checkpoints if c.rates_from is not None]
-        return f"eta, {'; '.join(told)}" if told else None
+        by_origin: dict[str, list[str]] = {}
+        for checkpoint in run.checkpoints:
+            if checkpoint.rates_from is not None:
+                by_origin.setdefault(checkpoint.rates_from, []).append(checkpoint.name)
+        told = [
+            f"{names[0] if len(names) == 1 else f'{len(names)} checkpoints'}: {o}" for o, names in by_origin.items()
+        ]
+        return f"eta of {'; '.join(told)}" if told else None
     last = run.checkpoints[-1].step
     steps = np.arange(1, (last or 0) + 1)
     noted = run.history.noted(steps)
@@ -59,8 +66,11 @@ def approximate(run: Run, convention: str) -> str | None:
     before, after = min(int(known[0]) - 1, len(steps)), max(len(steps) - int(known[-1]), 0)
     between = "held since the step noted before" if run.history.held else "interpolated"
     parts = (
-        (before, f"before step {known[0]:,}, the first noted one, are taken to be as there, unlike in a warm-up"),
-        (after, f"after step {known[-1]:,}, the last noted one, are taken to be as there"),
+        (
+            before,
+            f"before step {known[0]:,}, the first noted, are taken as its, which a warm-up makes too large",
+        ),
+        (after, f"after step {known[-1]:,}, the last noted, are taken as its"),
         (missing - before - after, f"between noted steps are {between}"),
     )
     return f"{found}: {'; '.join(f'{count:,} {what}' for count, what in parts if count)}"
@@ -72,7 +82,7 @@ def _at_checkpoints(run: Run) -> tuple[tuple[float, ...], ...]:
         if not rates:
             raise LearningRateError(
                 f"{where} has no learning_rate; write the rate of the last step before it into checkpoints.json, or "
-                "record the run with indexer.CheckpointRecorder"
+                f"{_RECORD}"
             )
         if not all(0 <= rate < np.inf for rate in rates) or not any(rates):
             shown = rates[0] if len(rates) == 1 else list(rates)
@@ -102,7 +112,7 @@ def _over_intervals(run: Run) -> tuple[tuple[float, ...], ...]:
         if rates.shape[1] == 0 or not np.isfinite(rates).all():
             raise LearningRateError(
                 f"{where}: {str(run.folder)!r} notes no learning rate of the steps {before + 1} to {checkpoint.step}; "
-                "record the run with indexer.CheckpointRecorder, or choose `--eta learning_rate`"
+                f"{'choose `--eta learning_rate`' if checkpoint.learning_rates else _RECORD}"
             )
         total = tuple(math.fsum(group) / run.steps_per_epoch for group in rates.T)  # a constant 0.1 stays 0.1
         if (rates < 0).any() or not any(total):

@@ -8,6 +8,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from indexer.checkpoints.choose import Choice
 from indexer.checkpoints.choose import choose as choose_from
@@ -37,7 +38,7 @@ def show(
         weights, why_none = etas(found, "interval"), approximate(found, "interval")
     except LearningRateError as exc:
         weights, why_none = (), str(exc)
-    console = Console()
+    console = Console(markup=False)
     if as_json:
         console.print_json(orjson.dumps(_seen(found, weights, why_none)).decode())
         return
@@ -47,7 +48,7 @@ def show(
         if checkpoint.rates_from is not None:
             console.print(f"learning rate of {checkpoint.name}: {checkpoint.rates_from}", highlight=False)
     if why_none is not None:
-        console.print(why_none if weights else f"no eta by interval: {why_none}", highlight=False, markup=False)
+        console.print(why_none if weights else f"no eta by interval: {why_none}", highlight=False)
 
 
 @app.command()
@@ -67,7 +68,7 @@ def choose(
         check_picture(plot)
     found = open_run(run)
     choice = choose_from(found, k)
-    console = Console()
+    console = Console(markup=False)
     if as_json:
         console.print_json(orjson.dumps(_chosen(choice), default=str).decode())
     else:
@@ -77,9 +78,9 @@ def choose(
     if as_json:
         return
     if plot is not None:
-        console.print(f"drawn to {plot}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"drawn to {plot}", highlight=False, soft_wrap=True)
     build = f"proponent build TASK --checkpoints {run} --choose {k} --out INDEX"
-    console.print(f"to build with this choice: {build}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"to build with this choice: {build}", highlight=False, soft_wrap=True)
 
 
 def _print_choice(console: Console, choice: Choice) -> None:
@@ -89,12 +90,12 @@ def _print_choice(console: Console, choice: Choice) -> None:
         table.add_column(name, justify="right")
     table.add_column("chosen, or why not", overflow="fold")
     for verdict in choice.verdicts:
-        told = "[bold]chosen[/bold]" if verdict.why_not is None else verdict.why_not
+        told = Text("chosen", style="bold") if verdict.why_not is None else verdict.why_not
         checkpoint = verdict.checkpoint
         table.add_row(checkpoint.name, *_when(checkpoint), _number(verdict.loss), _number(verdict.level), told)
     console.print(table)
     for note in choice.notes:
-        console.print(note, highlight=False, markup=False)
+        console.print(note, highlight=False)
 
 
 def _facts(run: Run) -> Table:

@@ -43,7 +43,7 @@ def inspect(
     Raises:
         BuildError: an option for tasks is given for an index, or checkpoints are to be taken of no run.
     """
-    console = Console()
+    console = Console(markup=False)
     if ":" in what and not Path(what).is_dir():
         if checkpoints is None and (choose is not None or steps is not None):
             raise BuildError("--choose and --steps take checkpoints of a run; name it with --checkpoints")

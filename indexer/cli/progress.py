@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from indexer.building.build import Progress as OnProgress
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def query(
     if as_json:
         typer.echo(orjson.dumps(asdict(ranking), option=orjson.OPT_INDENT_2).decode())
         return
-    console = Console()
+    console = Console(markup=False)
     facts = ranking.query
     predicted = "" if facts.predicted is None else f"predicted {facts.predicted}; "
     console.print(f"{predicted}explaining the loss {facts.loss:.4g} at label {facts.label} ({facts.label_source})")

@@ -21,7 +21,7 @@ _ONE_PROCESS = (
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside of DataParallel, DistributedDataParallel and torch.compile.
+    """Return the model inside of DataParallel, DistributedDataParallel, torch.compile and Lightning's Fabric.
 
     >>> unwrapped(nn.DataParallel(nn.Linear(2, 1)))
     Linear(in_features=2, out_features=1, bias=True)
@@ -29,10 +29,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
         else:
-            return model
+            names = ("_orig_mod", "_forward_module")
+            inner = next((part for name in names if isinstance(part := getattr(model, name, None), nn.Module)), None)
+            if inner is None:
+                return model
+            model = inner
 
 
 def unwrapped_optimizer(optimizer: Optimizer) -> Optimizer:

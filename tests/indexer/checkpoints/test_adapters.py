@@ -9,12 +9,18 @@ import peft
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from indexer.checkpoints.adapters import check_config, own_names_of_adapter
 from indexer.checkpoints.run import Checkpoint, Run
 from indexer.checkpoints.states import read_states
 from indexer.checkpoints.weights import read_weights
 from indexer.errors import CheckpointError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
+]
 
 
 class Base(nn.Module):
@@ -58,11 +64,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "with a head of its own": {"modules_to_save": ["head"]},
     "with magnitudes": {"use_dora": True},
     "scaled by rank": {"use_rslora": True},
+    "with biases, and a head": {"bias": "all", "modules_to_save": ["head"]},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_saved_adapter_is_loaded_into_another_model_of_its_kind(tmp_path: Path, kind: str) -> None:
     trained, other = moved(adapted(**KINDS[kind])), adapted(**KINDS[kind])
     inputs = torch.randn(3, 4)
@@ -94,13 +100,77 @@ def test_weights_that_the_adapter_has_not_are_refused(tmp_path: Path) -> None:
         own_names_of_adapter({**state, "base_model.model.head.other": torch.ones(1)}, adapted(), "x")
 
 
+def classifier() -> BertForSequenceClassification:
+    config = BertConfig(
+        vocab_size=9,
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=4,
+        max_position_embeddings=4,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return BertForSequenceClassification(config)
+
+
+def for_sequences(**options: Any) -> peft.LoraConfig:
+    """A configuration whose task type makes PEFT add the heads that it knows, each time that it is used."""
+    return peft.LoraConfig(**{"r": 2, "target_modules": ["query"], "task_type": "SEQ_CLS", **options})
+
+
+def tokens_to(model: nn.Module) -> Tensor:
+    outputs: Tensor = model.eval()(input_ids=torch.arange(8).reshape(2, 4)).logits
+    return outputs
+
+
+def test_a_task_may_make_its_model_of_what_was_saved(tmp_path: Path) -> None:
+    trained = moved(peft.get_peft_model(classifier(), for_sequences()))
+    run = saved(trained, tmp_path)
+    config = peft.PeftConfig.from_pretrained(str(tmp_path))
+    config.inference_mode = False  # as it is saved, the adapter would be frozen
+    again = peft.get_peft_model(classifier(), config)
+    for other in (again, peft.PeftModel.from_pretrained(classifier(), tmp_path, is_trainable=True)):
+        read_states(run, other)
+        assert tokens_to(other).allclose(tokens_to(trained))
+
+
+def test_a_frozen_adapter_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    run = saved(peft.get_peft_model(classifier(), for_sequences()), tmp_path)
+    frozen = peft.PeftModel.from_pretrained(classifier(), tmp_path)
+    with pytest.raises(CheckpointError, match=r"that of the task's model is frozen; .*is_trainable=True"):
+        read_states(run, frozen)
+
+
+def test_an_adapter_that_transformers_itself_holds_is_one(tmp_path: Path) -> None:
+    trained, other = classifier(), classifier()
+    for model in (trained, other):
+        model.add_adapter(for_sequences(task_type=None))
+    moved(trained)
+    read_states(saved(trained, tmp_path), other)
+    assert tokens_to(other).allclose(tokens_to(trained))
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [(peft.LoHaConfig, "alpha"), (peft.LoKrConfig, "alpha"), (peft.LoraConfig, "lora_alpha")]
+)
+def test_another_scaling_is_refused_of_every_kind(tmp_path: Path, kind: type, key: str) -> None:
+    one, other = (peft.get_peft_model(base(), kind(r=2, target_modules=["q"], **{key: value})) for value in (8, 64))
+    saved(one, tmp_path)
+    with pytest.raises(CheckpointError, match=f"x was trained with {key} = 8; the adapter of the task's model has 64"):
+        check_config(tmp_path, other, "x")
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"lora_alpha": 32}, "x was trained with lora_alpha = 32; the adapter of the task's model has 8. Make it with"),
+        ({"lora_alpha": 32}, "x was trained with lora_alpha = 32; the adapter of the task's model has 8. Make it"),
         ({"use_rslora": True}, "x was trained with use_rslora = True; the adapter of the task's model has False"),
         ({"r": 4}, "x was trained with r = 4; the adapter of the task's model has 2"),
-        ({"modules_to_save": ["head"]}, r"x was trained with modules_to_save = \['head'\]; the adapter of .* has None"),
+        (
+            {"init_lora_weights": "pissa"},
+            r"x was trained with init_lora_weights = 'pissa'; the adapter of .* has 'any'",
+        ),
     ],
 )
 def test_another_configuration_is_refused(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
@@ -110,7 +180,7 @@ def test_another_configuration_is_refused(tmp_path: Path, options: dict[str, Any
 
 
 def test_what_changes_no_output_may_differ(tmp_path: Path) -> None:
-    saved(adapted(lora_dropout=0.5), tmp_path)
+    saved(adapted(lora_dropout=0.5, init_lora_weights="gaussian"), tmp_path)
     check_config(tmp_path, adapted(lora_dropout=0.0), "x")
 
 

@@ -82,7 +82,7 @@ def changed(steps: list[int], **changes: object) -> Run:
     ("run", "expected"),
     [
         (changed([4], steps_per_epoch=None), r"'interval' needs the optimizer's steps an epoch, and 'r' does not say"),
-        (changed([4], history=history([])), r"\('4\.pt'\): 'r' notes no learning rate of the steps 1 to 4; record"),
+        (changed([4], history=history([])), r"\('4\.pt'\): 'r' notes no learning rate of the steps 1 to 4; choose"),
         (changed([4], history=history([1], [[-0.1]])), r"steps 1 to 4 add up to \[-0\.1\]; expected positive numbers"),
         (changed([4], history=history([1], [[0.0]])), r"steps 1 to 4 add up to \[0\.0\]; expected positive numbers"),
         (changed([4, 4]), r"checkpoint 2 of 2 \('4\.pt'\) has step 4; eta = 'interval' expects steps that grow"),
@@ -98,19 +98,19 @@ def test_readers_are_told_what_was_not_noted() -> None:
     run = run_of([4, 12])
     assert approximate(run, "learning_rate") is None and approximate(run, "interval") is None
     sparse = replace(run, history=history([3, 6, 9, 12], RATES[2::3]))
-    before = "2 before step 3, the first noted one, are taken to be as there, unlike in a warm-up"
+    before = "2 before step 3, the first noted, are taken as its, which a warm-up makes too large"
     assert approximate(sparse, "interval") == (
         f"eta: the rates of 8 of 12 steps were not noted: {before}; 6 between noted steps are interpolated"
     )
     short = replace(run, history=history([3, 6, 9], RATES[2:9:3], held=True))
     assert approximate(short, "interval") == (
-        f"eta: the rates of 9 of 12 steps were not noted: {before}; 3 after step 9, the last noted one, are taken to "
-        "be as there; 4 between noted steps are held since the step noted before"
+        f"eta: the rates of 9 of 12 steps were not noted: {before}; 3 after step 9, the last noted, are taken as its; "
+        "4 between noted steps are held since the step noted before"
     )
     late = replace(run, history=history([15], [[0.1, 0.2]]))
     assert approximate(late, "interval") == (
-        "eta: the rates of 12 of 12 steps were not noted: 12 before step 15, the first noted one, are taken to be as "
-        "there, unlike in a warm-up"
+        "eta: the rates of 12 of 12 steps were not noted: 12 before step 15, the first noted, are taken as its, "
+        "which a warm-up makes too large"
     )
     none = replace(run, history=history([]))
     assert approximate(none, "interval") == "eta: the rates of 12 of 12 steps were not noted"

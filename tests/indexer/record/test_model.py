@@ -47,6 +47,19 @@ def alone() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
+class Forwarded(nn.Module):
+    """As Lightning's Fabric wraps a model."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._forward_module = module
+
+
+def test_a_model_inside_of_fabric_is_found() -> None:
+    net = nn.Linear(2, 1)
+    assert unwrapped(Forwarded(Forwarded(net))) is net
+
+
 def test_wrapped_models_have_the_names_of_the_model_inside(alone: None) -> None:
     net = network()
     optimizer = two_groups(net)
