@@ -12,7 +12,7 @@ from indexer.errors import CheckpointError
 
 _ACCEPTED = (
     f"expected {LISTING}; checkpoint-N/ folders of Hugging Face's Trainer; *.ckpt of Lightning in it, in checkpoints/ "
-    "or in lightning_logs/version_N/checkpoints/; or *.pt, *.pth, *.bin, *.safetensors"
+    "or in lightning_logs/version_N/checkpoints/; or *.pt, *.pth, *.tar, *.bin, *.safetensors"
 )
 
 

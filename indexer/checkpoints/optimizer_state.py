@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from indexer.checkpoints.optimizer import KEPT as KEPT  # what makes two runs of one optimizer differ
-from indexer.checkpoints.optimizer import Optimizer
+from indexer.checkpoints.optimizer import KEPT, Optimizer
 from indexer.checkpoints.values import Rates, count, number
 from indexer.checkpoints.weights_only import peek_weights_only
 from indexer.errors import CheckpointError

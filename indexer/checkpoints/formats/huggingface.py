@@ -142,6 +142,12 @@ def _no_weights(path: Path) -> str:
             f"{where}: FSDP wrote parts of them; save with state_dict_type FULL_STATE_DICT, or make one file with "
             "`accelerate merge-weights`"
         )
+    named = sorted(inner.name for inner in path.iterdir() if any((inner / name).is_file() for name in ADAPTER))
+    if named:
+        return (
+            f"{where}: PEFT saves an adapter that is not called 'default' in a folder of its name, here "
+            f"{', '.join(map(repr, named))}; move the files of the one to use from it up into {path.name!r}"
+        )
     return f"{where}; save it again, or remove it"
 
 

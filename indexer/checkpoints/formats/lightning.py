@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from indexer.checkpoints.formats.lightning_file import Saved, read_file, same_weights
+from indexer.checkpoints.formats.lightning_file import SWA, Saved, read_file, same_weights
 from indexer.checkpoints.formats.metrics import METRICS, read_metrics
 from indexer.checkpoints.formats.notes import NEXT, Notes, loss_at, rates_at
 from indexer.checkpoints.formats.ticks import PRINTED, Mark, close, scheduled
@@ -19,6 +19,7 @@ from indexer.checkpoints.history import History
 from indexer.checkpoints.optimizer_state import recognise, saved_rates, unknown_optimizer
 from indexer.checkpoints.run import Checkpoint, Run
 from indexer.checkpoints.values import Rates
+from indexer.checkpoints.wrapped import averages
 from indexer.errors import CheckpointError
 
 KIND = "a run of Lightning"
@@ -42,7 +43,10 @@ def lightning_files(folder: Path) -> list[Path]:
     runs = sorted(inner for inner in versions if _files(inner))
     if len(runs) > 1:
         listed = ", ".join(repr(str(inner.parent.relative_to(folder))) for inner in runs)
-        raise CheckpointError(f"{str(folder)!r} holds {len(runs)} runs of Lightning: {listed}; give one of them")
+        raise CheckpointError(
+            f"{str(folder)!r} holds {len(runs)} runs of Lightning: {listed}; give one of them, "
+            "or, where one goes on with another's training, move the files of both into one folder"
+        )
     return _files(runs[0]) if runs else []
 
 
@@ -69,6 +73,7 @@ def read_lightning(folder: Path, files: Sequence[Path]) -> Run:
     noted = replace(notes, held=any(mark.goes_down_in_steps for mark in marks)).history()
     following = {mark.step: mark.rates for mark in marks}
     caveats += (_AVERAGED,) if any(entry.averaged for entry in saved) else ()
+    caveats += averages([entry.path.name for entry in saved if entry.swa], SWA)
     last = next((entry.optimizer for entry in reversed(saved) if entry.optimizer is not None), None)
     return Run(
         folder=folder,
@@ -114,8 +119,8 @@ def _by_step(saved: Sequence[Saved]) -> list[Saved]:
         if kept is not entry and not same_weights(kept.path, entry.path):
             raise CheckpointError(
                 f"{kept.path.name!r} and {entry.path.name!r} in {str(kept.path.parent)!r} are both of step "
-                f"{entry.step} and have different weights: they are of two trainings; move the files of the "
-                "other one away"
+                f"{entry.step} and have different weights: they may be of two trainings; move the files of "
+                "the other one away"
             )
     return [first[step] for step in sorted(first)]
 
@@ -138,7 +143,7 @@ def _mark(saved: Saved) -> Mark:
 
 
 def _steps_per_epoch(saved: Sequence[Saved]) -> float | None:
-    known = [entry.finished / entry.epochs for entry in saved if entry.finished and entry.epochs]
+    known = [entry.finished / entry.epochs for entry in saved if entry.finished and entry.epochs and not entry.swa]
     return known[-1] if known else None
 
 

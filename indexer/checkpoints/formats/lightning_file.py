@@ -1,24 +1,26 @@
 """One ``.ckpt`` of Lightning: where in the training it was saved, and the states of optimizer and scheduler in it."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from indexer.checkpoints.optimizer_state import find_optimizer_state
 from indexer.checkpoints.values import at, count
 from indexer.checkpoints.weights_only import peek_weights_only
+from indexer.checkpoints.wrapped import same_state
 from indexer.errors import CheckpointError
 
 VERSION = "pytorch-lightning_version"
+SWA = "StochasticWeightAveraging"
 ADVICE = (
     "a .ckpt of Lightning holds more where hyper-parameters or callbacks are objects. Where you trust it, convert it "
     "once: `d = torch.load(path, weights_only=False); torch.save({k: d[k] for k in ('epoch', 'global_step', "
     f"'{VERSION}', 'state_dict', 'loops', 'optimizer_states', 'lr_schedulers') if k in d}}, new_path)`; or save with "
     "ModelCheckpoint(save_weights_only=True) and plain hyper-parameters"
 )
+_STATISTIC = re.compile(r"(^|\.)(running_\w+|num_batches_tracked)$")
 _LOOPS = ("automatic_optimization.optim_progress", "manual_optimization.optim_step_progress")
 
 
@@ -28,7 +30,8 @@ class Saved:
 
     step: of the optimizer. epochs: that were finished; finished: the steps in those; both None where the loops are not
     saved. batches: that stepped, as loggers count. optimizer: its state, or None. schedulers: None where none could be
-    saved, [] where there was none. averaged: whether the weights are a moving average of the trained ones.
+    saved, [] where there was none. averaged: whether the weights are a moving average of the trained ones; swa: whether
+    they are what StochasticWeightAveraging ends with, after a step that has no gradient where it renews statistics.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class Saved:
     optimizer: Mapping[str, Any] | None
     schedulers: list[Any] | None
     averaged: bool = False
+    swa: bool = False
 
 
 def is_lightning(path: Path) -> bool:
@@ -52,13 +56,15 @@ def is_lightning(path: Path) -> bool:
 
 
 def same_weights(path: Path, other: Path) -> bool:
-    """Whether two files have the same weights; NaN is the same as NaN.
+    """Whether two files have the same weights, whatever their running statistics.
+
+    Those change with every batch, and a step of the optimizer may take several.
 
     Raises:
         CheckpointError: one cannot be read.
     """
     one, two = (at(peek_weights_only(file, ADVICE), "state_dict") for file in (path, other))
-    return one.keys() == two.keys() and all(_same(one[name], two[name]) for name in one)
+    return same_state(_trained(one), _trained(two))
 
 
 def read_file(path: Path) -> Saved:
@@ -90,15 +96,23 @@ def read_file(path: Path) -> Saved:
         optimizer=find_optimizer_state({"optimizer_states": optimizers}),
         schedulers=schedulers if isinstance(schedulers, list) else None,
         averaged=isinstance(document.get("current_model_state"), Mapping),
+        swa=_ends_swa(at(document, "callbacks", SWA), document["state_dict"]),
     )
 
 
-def _same(one: Any, two: Any) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(two, Tensor):
-        return type(one) is type(two)
-    if one.shape != two.shape or one.dtype != two.dtype:
-        return False
-    return bool(((one == two) | ((one != one) & (two != two))).all())
+def _trained(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a state without the running statistics of batches."""
+    return {name: value for name, value in state.items() if not _STATISTIC.search(str(name))}
+
+
+def _ends_swa(callback: Any, state: Mapping[str, Any]) -> bool:
+    """Whether the weights are the average that the callback keeps: only after the last epoch they are."""
+    average = at(callback, "average_model_state")
+    return (
+        bool(count(at(callback, "n_averaged")))
+        and isinstance(average, Mapping)
+        and same_state(_trained(average), _trained(state))
+    )
 
 
 def _progress(loop: Any, step: int) -> tuple[int | None, int | None]:

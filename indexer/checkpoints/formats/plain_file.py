@@ -15,8 +15,9 @@ from indexer.checkpoints.formats.schedule import replay
 from indexer.checkpoints.formats.ticks import PRINTED, Mark, close
 from indexer.checkpoints.optimizer_state import OPTIMIZER_KEYS, find_optimizer_state, saved_rates
 from indexer.checkpoints.values import Rates, count, measured, number
+from indexer.checkpoints.weights import read_weights
 from indexer.checkpoints.weights_only import peek_weights_only
-from indexer.checkpoints.wrapped import MODEL_KEYS, unwrapped
+from indexer.checkpoints.wrapped import MODEL_KEYS, same_state, unwrapped
 from indexer.errors import CheckpointError
 
 SCHEDULER_KEYS = ("scheduler_state_dict", "lr_scheduler_state_dict", "lr_scheduler", "scheduler", "sched")
@@ -36,7 +37,10 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a file says. rates: under a key of its own, ``key``. optimizer, scheduler: their states."""
+    """What a file says. rates: under a key of its own, ``key``. optimizer, scheduler: their states.
+
+    bare: a state dict alone, which says nothing. averaged: whether its weights are those of an AveragedModel.
+    """
 
     path: Path
     step: int | None = None
@@ -46,6 +50,8 @@ class Saved:
     key: str | None = None
     optimizer: Mapping[str, Any] | None = None
     scheduler: Mapping[str, Any] | None = None
+    bare: bool = False
+    averaged: bool = False
 
     @property
     def mark(self) -> Mark | None:
@@ -55,23 +61,26 @@ class Saved:
         return Mark(self.step, saved_rates(self.optimizer), self.optimizer["param_groups"], self.scheduler)
 
 
-def read_file(path: Path) -> Saved:
-    """Return what a file says.
+def read_file(path: Path) -> Saved | None:
+    """Return what a file says, or None for one that holds the state of an optimizer and no weights.
 
     Raises:
         CheckpointError: it cannot be read, or holds no weights.
     """
     if path.suffix == ".safetensors":
-        return Saved(path)
+        return Saved(path, bare=True)
     document = peek_weights_only(path, _CONVERT)
     weights = unwrapped(document)
+    if weights is None and find_optimizer_state(document) is not None:
+        return None
     if weights is None:
         raise CheckpointError(
             f"{str(path)!r} holds no weights: expected tensors by name, or a dictionary with them under "
             f"{', '.join(map(repr, MODEL_KEYS))}; move it away, or {_ADVICE}"
         )
+    averaged = "n_averaged" in weights
     if weights is document:
-        return Saved(path)
+        return Saved(path, bare=True, averaged=averaged)
     key = _first(document, *_RATE_KEYS)
     rates = None if key is None else document[key]
     rates = [number(rate) for rate in (rates if isinstance(rates, list | tuple) else [rates])]
@@ -84,7 +93,17 @@ def read_file(path: Path) -> Saved:
         key=key,
         optimizer=find_optimizer_state(document),
         scheduler=next((document[key] for key in SCHEDULER_KEYS if isinstance(document.get(key), Mapping)), None),
+        averaged=averaged,
     )
+
+
+def same_weights(path: Path, other: Path) -> bool:
+    """Whether two files have the same weights.
+
+    Raises:
+        CheckpointError: one cannot be read.
+    """
+    return same_state(read_weights(path), read_weights(other))
 
 
 def last_rates(saved: Saved, stepped: int) -> tuple[Rates, str | None]:

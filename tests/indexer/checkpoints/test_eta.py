@@ -115,7 +115,7 @@ def test_readers_are_told_what_was_not_noted() -> None:
     none = replace(run, history=history([]))
     assert approximate(none, "interval") == "eta: the rates of 12 of 12 steps were not noted"
     told = replace(run, checkpoints=(replace(run.checkpoints[0], rates_from="the next step's"), run.checkpoints[1]))
-    assert approximate(told, "learning_rate") == "eta, 4.pt: the next step's"
+    assert approximate(told, "learning_rate") == "eta of 4.pt: the next step's"
 
 
 def test_every_parameter_has_the_eta_of_its_group() -> None:

@@ -63,7 +63,7 @@ def test_a_listing_of_the_recorder_is_read(run: Path) -> None:
 
 ACCEPTED = (
     r"; expected checkpoints\.json; checkpoint-N/ folders of Hugging Face's Trainer; \*\.ckpt of Lightning in it, in "
-    r"checkpoints/ or in lightning_logs/version_N/checkpoints/; or \*\.pt, \*\.pth, \*\.bin, \*\.safetensors$"
+    r"checkpoints/ or in lightning_logs/version_N/checkpoints/; or \*\.pt, \*\.pth, \*\.tar, \*\.bin, \*\.safetensors$"
 )
 
 

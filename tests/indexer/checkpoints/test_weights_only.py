@@ -5,6 +5,7 @@ from argparse import Namespace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +35,28 @@ def test_a_peek_finds_the_same(zipped: bool, tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2), "b": 3}, tmp_path / "state.pt", _use_new_zipfile_serialization=zipped)
     found = peek_weights_only(tmp_path / "state.pt", "save it again")
     assert torch.equal(found.pop("a"), torch.ones(2)) and found == {"b": 3}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("core", [b"numpy._core", b"numpy.core"])
+def test_numbers_of_numpy_are_read_as_plain_ones(core: bytes, zipped: bool, tmp_path: Path) -> None:
+    kinds = (np.bool_, np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64)
+    numbers = [*(kind(1) for kind in kinds), np.array(2.5, ">f8")[()], np.mean([0.25, 0.5])]
+    torch.save(numbers, tmp_path / "state.pt", _use_new_zipfile_serialization=zipped)
+    data = (tmp_path / "state.pt").read_bytes()
+    if not zipped:  # of a zip file the checksum would change
+        (tmp_path / "state.pt").write_bytes(data.replace(b"cnumpy._core.", b"c" + core + b"."))
+    for read in (load_weights_only, peek_weights_only):
+        found = read(tmp_path / "state.pt", "save it again")
+        assert found == [True, 1, 1, 1, 1, 1.0, 1.0, 1.0, 2.5, 0.375]
+        assert [type(value) for value in found] == [bool, int, int, int, int, *[float] * 5]
+
+
+@pytest.mark.parametrize("other", [np.ones(2), np.str_("a"), np.complex64(1j), np.datetime64(0, "s"), np.dtype("O")])
+def test_what_else_is_of_numpy_is_refused(other: object, tmp_path: Path) -> None:
+    torch.save({"a": other}, tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="cannot be read as weights only; save it again"):
+        load_weights_only(tmp_path / "state.pt", "save it again")
 
 
 def test_code_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from indexer.checkpoints.wrapped import MODEL_KEYS, unwrapped
+from indexer.checkpoints.wrapped import MODEL_KEYS, averages, same_state, unwrapped
 
 STATE = {"weight": torch.ones(2), "bias": torch.zeros(1)}
 
@@ -32,3 +32,13 @@ def test_the_first_key_that_holds_a_state_counts() -> None:
 )  # fmt: skip
 def test_other_documents_hold_none(document: Any) -> None:
     assert unwrapped(document) is None
+
+
+def test_states_are_the_same_by_names_and_values() -> None:
+    assert same_state(STATE, {name: value.clone() for name, value in STATE.items()})
+    assert not same_state(STATE, STATE | {"bias": torch.ones(1)})
+    assert not same_state(STATE, {"weight": STATE["weight"]})
+
+
+def test_no_averages_need_no_words() -> None:
+    assert averages([], "AveragedModel") == ()

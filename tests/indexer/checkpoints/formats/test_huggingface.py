@@ -1,6 +1,7 @@
 """Folders of Hugging Face's Trainer: the rates that its optimizer used, step by step, and what is refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -202,7 +203,7 @@ def written(name: str, content: bytes) -> Callable[[Path], object]:
 
 
 def parts(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "checkpoint-4/model.safetensors").rename(folder / "checkpoint-4" / name)
+    return lambda folder: os.renames(folder / "checkpoint-4/model.safetensors", folder / "checkpoint-4" / name)
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -218,6 +219,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (without("model.safetensors"), r"has no whole weights \(model\.safetensors, .*\); save it again, or"),
     "DeepSpeed": (parts("global_step4"), r"whole weights .*: DeepSpeed wrote parts of them; make one file with the"),
     "FSDP": (parts("pytorch_model_fsdp_0"), r"whole weights .*: FSDP wrote parts of them; save with state_dict_type"),
+    "a named adapter": (parts("style/adapter_model.bin"), r"name, here 'style'; move the files of the one to use from"),
     "a truncated optimizer": (written("optimizer.pt", b"PK\x03\x04"), r"optimizer\.pt' cannot be read as weights only"),
     "another optimizer": (
         lambda folder: torch.save({"state": {}, "param_groups": [{"lr": "0.1"}]}, folder / "checkpoint-4/optimizer.pt"),

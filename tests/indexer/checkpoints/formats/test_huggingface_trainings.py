@@ -141,6 +141,6 @@ def test_a_level_rate_says_nothing_of_the_steps_before_it(tmp_path: Path) -> Non
     found = open_run(tmp_path / "run")
     assert seen[0] == (0.0, 0.0) and not found.history.noted([1, 2]).any()
     assert approximate(found, "interval") == (
-        "eta: the rates of 6 of 10 steps were not noted: 2 before step 3, the first noted one, are taken to be as "
-        "there, unlike in a warm-up; 4 between noted steps are interpolated"
+        "eta: the rates of 6 of 10 steps were not noted: 2 before step 3, the first noted, are taken as its, "
+        "which a warm-up makes too large; 4 between noted steps are interpolated"
     )

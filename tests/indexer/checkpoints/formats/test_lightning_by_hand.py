@@ -89,8 +89,8 @@ def test_rates_set_by_hand_lie_on_lines_between_those_that_were_noted(runs: Call
     found = open_run(folder)
     assert_as_seen(found, seen)
     assert approximate(found, "interval") == (
-        "eta: the rates of 4 of 9 steps were not noted: 1 before step 2, the first noted one, are taken to be as "
-        "there, unlike in a warm-up; 3 between noted steps are interpolated"
+        "eta: the rates of 4 of 9 steps were not noted: 1 before step 2, the first noted, are taken as its, "
+        "which a warm-up makes too large; 3 between noted steps are interpolated"
     )
 
 
@@ -128,6 +128,6 @@ def test_a_plateau_is_held_until_it_goes_down(runs: Callable[[str], Made]) -> No
 def test_a_constant_rate_is_taken_and_said_to_be(runs: Callable[[str], Made]) -> None:
     found = open_run(runs("constant")[0])
     assert approximate(found, "interval") == (
-        "eta: the rates of 6 of 9 steps were not noted: 2 before step 3, the first noted one, are taken to be as "
-        "there, unlike in a warm-up; 4 between noted steps are interpolated"
+        "eta: the rates of 6 of 9 steps were not noted: 2 before step 3, the first noted, are taken as its, "
+        "which a warm-up makes too large; 4 between noted steps are interpolated"
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from indexer.checkpoints.formats.lightning_file import VERSION, is_lightning, read_file, same_weights
+from indexer.checkpoints.formats.lightning_file import SWA, VERSION, is_lightning, read_file, same_weights
 from indexer.errors import CheckpointError
 from tests.indexer.checkpoints.test_weights import Trap
 
@@ -120,6 +120,30 @@ def test_the_advice_works(tmp_path: Path) -> None:
 def test_averaged_weights_are_seen(tmp_path: Path) -> None:
     assert not read_file(saved(tmp_path)).averaged
     assert read_file(saved(tmp_path, current_model_state={"w": torch.zeros(1)})).averaged
+
+
+@pytest.mark.parametrize(
+    ("average", "expected"),
+    [
+        ({"n_averaged": 2, "average_model_state": {"w": torch.ones(1), "bn.running_var": torch.zeros(1)}}, True),
+        ({"n_averaged": 2, "average_model_state": {"w": torch.zeros(1)}}, False),
+        ({"n_averaged": torch.ones(2), "average_model_state": {"w": torch.ones(1)}}, False),
+        ({"n_averaged": 2, "average_model_state": {7: 7}}, False),
+        ({"n_averaged": 0, "average_model_state": {"w": torch.ones(1)}}, False),
+        (7, False),
+    ],
+)
+def test_the_average_of_swa_is_seen(average: Any, expected: bool, tmp_path: Path) -> None:
+    assert read_file(saved(tmp_path, callbacks={SWA: average})).swa == expected
+
+
+def test_running_statistics_are_no_weights(tmp_path: Path) -> None:
+    """They change with each batch of one step: two files of it may differ in them."""
+    statistics = ("bn.running_mean", "running_var", "bn.num_batches_tracked")
+    one, two = ({"w": torch.ones(1), **dict.fromkeys(statistics, torch.full((1,), value))} for value in (1.0, 2.0))
+    moved = saved(tmp_path, state_dict=one).rename(tmp_path / "b.ckpt")
+    assert same_weights(moved, saved(tmp_path, state_dict=two))
+    assert not same_weights(moved, saved(tmp_path, state_dict=two | {"not_running_mean": torch.ones(1)}))
 
 
 @pytest.mark.parametrize(

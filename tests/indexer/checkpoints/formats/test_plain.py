@@ -75,8 +75,8 @@ def test_without_a_scheduler_rates_are_the_optimizers(tmp_path: Path) -> None:
     assert_as_seen(found, seen)
     assert {checkpoint.rates_from for checkpoint in found.checkpoints} == {"the optimizer as saved"}
     assert approximate(found, "interval") == (
-        "eta: the rates of 8 of 10 steps were not noted: 4 before step 5, the first noted one, are taken to be as "
-        "there, unlike in a warm-up; 4 between noted steps are interpolated"
+        "eta: the rates of 8 of 10 steps were not noted: 4 before step 5, the first noted, are taken as its, "
+        "which a warm-up makes too large; 4 between noted steps are interpolated"
     )
     assert found.optimizer is not None and found.optimizer.parameters["momentum"] == 0.9
     assert [group.shapes for group in found.groups] == [((4, 3), (4,)), ((2, 4), (2,))]
@@ -204,12 +204,11 @@ def test_files_come_in_the_order_of_their_own_keys_if_all_have_them(key: str, tm
     assert names(saved(tmp_path, a={"model": STATE})) == ["a", "b", "c"]
 
 
-def test_two_files_of_one_step_are_refused(tmp_path: Path) -> None:
-    expected = (
-        r"'a\.pt' and 'best\.pt' in .* are both of step 7; move one of them away, or list those to use in checkpo"
-    )
-    with pytest.raises(CheckpointError, match=expected):
-        saved(tmp_path, a={"model": STATE, "step": 7}, best={"model": STATE, "step": 7})
+@pytest.mark.parametrize("ending", [".tar", ".pth.tar"])
+def test_pytorchs_own_endings_are_seen(ending: str, tmp_path: Path) -> None:
+    torch.save({"model_state_dict": STATE, "epoch": 3}, tmp_path / f"model{ending}")
+    [found] = open_run(tmp_path).checkpoints
+    assert (found.name, found.epoch) == (f"model{ending}", 3.0)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +219,9 @@ def test_two_files_of_one_step_are_refused(tmp_path: Path) -> None:
         ([(5, 1), (10, 2), (16, 3)], None),
         ([(7, 1), (12, 2)], None),
         ([(5, 1)], None),
+        ([(0, 0), (5, 1), (10, 2)], 5.0),
+        ([(0, 1), (5, 1), (10, 2)], 5.0),
+        ([(0, 0)], None),
         ([(5, 1), (10, 1)], None),
     ],
 )

@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -27,8 +28,10 @@ def trained(steps: int = 3) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def written(folder: Path, **more: Any) -> Saved:
-    torch.save({"model": network().state_dict(), **more}, folder / "a.pt")
-    return read_file(folder / "a.pt")
+    torch.save({"model": network().state_dict()} | more, folder / "a.pt")
+    found = read_file(folder / "a.pt")
+    assert found is not None
+    return found
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:
@@ -38,6 +41,23 @@ def test_what_a_file_says(tmp_path: Path) -> None:
     assert (found.step, found.epoch, found.loss, found.rates, found.key) == (3, 1.0, 0.5, (0.1, 0.2), "learning_rate")
     assert found.mark is not None and (found.mark.step, found.mark.tick, found.mark.rates) == (3, 3, (0.0125,))
     assert written(tmp_path, optim=optimizer, sched=scheduler).mark is None
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    found = written(tmp_path, step=np.int64(7), epoch=np.int32(1), loss=np.mean([0.25, 0.5]), lr=np.float32(0.5))
+    assert (found.step, found.epoch, found.loss, found.rates) == (7, 1.0, 0.375, (0.5,))
+
+
+def test_a_state_of_an_optimizer_alone_says_nothing(tmp_path: Path) -> None:
+    optimizer, _ = trained()
+    for document in (optimizer, {"optimizer": optimizer, "epoch": 3}):
+        torch.save(document, tmp_path / "optimizer_3.pt")
+        assert read_file(tmp_path / "optimizer_3.pt") is None
+
+
+def test_an_averaged_model_is_seen(tmp_path: Path) -> None:
+    averaged = torch.optim.swa_utils.AveragedModel(network()).state_dict()
+    assert written(tmp_path, model=averaged).averaged and not written(tmp_path).averaged
 
 
 def test_a_rate_is_the_last_steps_by_either_order() -> None:
@@ -74,4 +94,4 @@ def test_the_advice_works(tmp_path: Path) -> None:
     program = next(part for part in str(refused.value).split("`") if part.startswith("d = "))
     exec(program, {"torch": torch, "path": tmp_path / "a.pt", "new_path": tmp_path / "b.pt"})
     found = read_file(tmp_path / "b.pt")
-    assert found.mark is not None and found.mark.tick == 3
+    assert found is not None and found.mark is not None and found.mark.tick == 3
