@@ -216,8 +216,8 @@ def test_the_chosen_fall_and_are_no_more_than_asked(drawn: list[float], k: int) 
         ),
         (
             (1.0, 3.0, 1.1, 2.9),
-            r"does not fall by more than noise: from 1 to 2\.9, a falling curve explains \d+\.\d% of how far the losses "
-            r"lie from their median; with 4 values it would have to explain more than 50\.0%; expected",
+            r"does not fall by more than noise: from 1 to 2\.9, a falling curve explains \d+\.\d% of how far the "
+            r"losses lie from their median; with 4 values it would have to explain more than 50\.0%; expected",
         ),
         (
             tuple(1 + 0.3 * np.sin(steps() / 700)),
