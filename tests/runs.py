@@ -18,10 +18,17 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from indexer.checkpoints.eta import etas
+from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.run import Run
 
 EXACT = 1e-12  # relative: rates that differ by the order of a few products in float64
 STEPS, STEPS_AN_EPOCH, EPOCHS = 10, 5, 2
+LIGHTNING_WARNS = [
+    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:You called `self.log"),
+]
 Rates = tuple[float, ...]
 Groups = list[dict[str, Any]]
 Scheduler = Callable[[torch.optim.Optimizer], Any]
@@ -203,3 +210,15 @@ def lightning_run(
     )
     trainer.fit(_Module(), DataLoader(examples(), batch_size=2))
     return seen[0]
+
+
+def saved(folder: Path, **documents: Any) -> Run:
+    """Write each document as ``name.pt``, and return the run that the folder is then."""
+    for name, document in documents.items():
+        torch.save(document, folder / f"{name}.pt")
+    return open_run(folder)
+
+
+def names(run: Run) -> list[str]:
+    """The checkpoints' files, without their endings."""
+    return [checkpoint.path.stem for checkpoint in run.checkpoints]

@@ -13,14 +13,9 @@ from indexer.checkpoints.eta import approximate
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.optimizer import Optimizer
 from indexer.errors import CheckpointError
-from tests.runs import Rates, assert_as_seen, halving, lightning_run, to_zero
+from tests.runs import LIGHTNING_WARNS, Rates, assert_as_seen, halving, lightning_run, to_zero
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:You called `self.log"),
-]
+pytestmark = LIGHTNING_WARNS
 Made = tuple[Path, list[Rates]]
 
 

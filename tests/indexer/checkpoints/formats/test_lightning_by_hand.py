@@ -10,14 +10,9 @@ from torch.optim import lr_scheduler
 
 from indexer.checkpoints.eta import approximate
 from indexer.checkpoints.folder import open_run
-from tests.runs import Rates, assert_as_seen, lightning_run
+from tests.runs import LIGHTNING_WARNS, Rates, assert_as_seen, lightning_run
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers"),
-    pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:You called `self.log"),
-]
+pytestmark = LIGHTNING_WARNS
 Made = tuple[Path, list[Rates]]
 
 

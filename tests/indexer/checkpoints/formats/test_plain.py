@@ -13,9 +13,8 @@ from torch.optim import lr_scheduler
 from indexer.checkpoints.eta import approximate
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.formats.plain import plain_files
-from indexer.checkpoints.run import Run
 from indexer.errors import CheckpointError
-from tests.runs import Rates, assert_as_seen, halving, network, to_zero, two_groups, watched
+from tests.runs import Rates, assert_as_seen, halving, names, network, saved, to_zero, two_groups, watched
 
 STATE = {"weight": torch.ones(2)}
 FROM_ONE = "from its scheduler, taken to have stepped before saving, and the file's steps to be counted from 1"
@@ -176,16 +175,6 @@ def test_an_optimizer_that_is_not_known_is_said(tmp_path: Path) -> None:
     assert caveat.startswith(
         "trained with an optimizer that is not known, which keeps acc_delta, square_avg, step; score"
     )
-
-
-def saved(folder: Path, **documents: Any) -> Run:
-    for name, document in documents.items():
-        torch.save(document, folder / f"{name}.pt")
-    return open_run(folder)
-
-
-def names(run: Run) -> list[str]:
-    return [checkpoint.path.stem for checkpoint in run.checkpoints]
 
 
 def test_bare_states_come_by_name_with_numbers_in_their_order(tmp_path: Path) -> None:

@@ -9,21 +9,10 @@ import pytest
 import torch
 
 from indexer.checkpoints.folder import open_run
-from indexer.checkpoints.run import Run
 from indexer.errors import CheckpointError
-from tests.runs import halving, network
+from tests.runs import halving, names, network, saved
 
 STATES = [{"weight": torch.full((2,), float(value))} for value in range(4)]
-
-
-def saved(folder: Path, **documents: Any) -> Run:
-    for name, document in documents.items():
-        torch.save(document, folder / f"{name}.pt")
-    return open_run(folder)
-
-
-def names(run: Run) -> list[str]:
-    return [checkpoint.path.stem for checkpoint in run.checkpoints]
 
 
 def epochs(key: str = "epoch") -> dict[str, dict[str, Any]]:
