@@ -2,7 +2,8 @@
 
 each(i, batch, keep)       what is kept of every block's gradient at checkpoint i, block by block, for the indexer
 at(i, batch)               all gradients of a batch at checkpoint i, factors and all
-at_all(batch, vectors)     vectors of a small batch at all checkpoints in one vectorised pass, as a query needs them
+at_all(batch, vectors)     vectors of a small batch at all checkpoints in one vectorised pass, as a query needs them;
+                           for one example the pass is traced once and then run as a graph
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from indexer.gradients.block import BlockGradient, DenseGradient
 from indexer.gradients.capture import Captured, Gradients, Keep, State, T, eager, tapped, whole
 from indexer.gradients.general import by_loop, by_vmap
 from indexer.gradients.layout import Layout
+from indexer.gradients.traced import TracedPasses
 from indexer.task import Loss
 
 Vectors = Callable[[Gradients, Mapping[str, Tensor]], Tensor]
@@ -71,10 +73,16 @@ class ModelAtCheckpoints:
             for name in names
         }
         self.states = [self._unstacked(i) for i in range(len(states))]
+        self._traced = TracedPasses(self._module, self._stacked)
 
     def __len__(self) -> int:
         """Checkpoints."""
         return len(self.states)
+
+    @property
+    def untraced(self) -> str | None:
+        """Why `at_all` ran the last single example without a graph, for people to read; None where it had one."""
+        return self.layout.sequential or self._traced.reason
 
     def outputs(self, checkpoint: int, inputs: Tensor) -> Tensor:
         """Return the model's outputs at one checkpoint."""
@@ -124,26 +132,37 @@ class ModelAtCheckpoints:
     ) -> tuple[Float[Tensor, "c b d"], Float[Tensor, "c b"]]:
         """Return vectors(gradients, matrices) and h at every checkpoint; matrices are stacked by checkpoint.
 
-        One vectorised pass over the checkpoints, or one after the other where the layout says so.
+        One vectorised pass over the checkpoints, or one after the other where the layout says so. The pass over a
+        single example is traced at its first time and run as a graph from then on, where that is safe (`untraced`):
+        what ``vectors`` and the objective hold must not change.
         """
         goal = objective or self.loss
         batch = (self.cast(batch[0]), self.cast(batch[1]))
+        if self.layout.sequential is None and not self.layout.on("loop"):
+            together = partial(self._together, vectors, goal)
+            if len(batch[0]) == 1:
+                return self._traced.run(together, (vectors, goal), batch, matrices)
+            return together(batch, self._stacked, matrices)
+        rows, values = [], []
+        for i, state in enumerate(self.states):
+            captured = self._captured(eager, state, batch, goal, whole, self.layout)
+            rows.append(vectors(captured.kept, {name: stack[i] for name, stack in matrices.items()}))
+            values.append(captured.loss)
+        return torch.stack(rows), torch.stack(values)
 
-        def one(capture: Any, state: State, chosen: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            captured: Captured[BlockGradient] = self._captured(capture, state, batch, goal, whole, self.layout)
+    def _together(
+        self, vectors: Vectors, goal: Loss, batch: tuple[Tensor, Tensor], stacked: State, matrices: State
+    ) -> tuple[Tensor, Tensor]:
+        """Return vectors and h at all checkpoints, a pure function of all tensors."""
+
+        def one(state: State, chosen: State) -> tuple[Tensor, Tensor]:
+            captured = self._captured(tapped, state, batch, goal, whole, self.layout)
             return vectors(captured.kept, chosen), captured.loss
 
-        if self.layout.sequential is None and not self.layout.on("loop"):
-            # fused attention has no rule for vmap; this is a setting of the process: one thread at a time, as above
-            with sdpa_kernel(SDPBackend.MATH):
-                found: tuple[Tensor, Tensor] = vmap(partial(one, tapped), (self._axes, 0))(
-                    self._stacked, dict(matrices)
-                )
-            return found
-        rows = [
-            one(eager, self.states[i], {name: stack[i] for name, stack in matrices.items()}) for i in range(len(self))
-        ]
-        return torch.stack([row for row, _ in rows]), torch.stack([value for _, value in rows])
+        # fused attention has no rule for vmap; this is a setting of the process: one thread at a time, as above
+        with sdpa_kernel(SDPBackend.MATH):
+            found: tuple[Tensor, Tensor] = vmap(one, (self._axes, 0))(dict(stacked), dict(matrices))
+        return found
 
     def _forward(self, checkpoint: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         state = {name: tensor.detach() for name, tensor in self.states[checkpoint].items()}

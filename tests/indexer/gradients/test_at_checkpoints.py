@@ -144,6 +144,20 @@ def test_one_example_alone_gives_the_same_as_in_a_batch(name: str) -> None:
     assert relative_error(alone, together[:, 2:3]) < DOUBLE
 
 
+@PERFORMANCE
+@ALL_MODELS
+def test_one_example_runs_as_a_graph_wherever_checkpoints_are_stacked(name: str) -> None:
+    model, modules = at_three_states(name, torch.float64)
+    factors = {"factor": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+    for _ in range(3):
+        example = batch(1)
+        found, values = model.at_all(example, concatenated, factors)
+        assert relative_error(found, expected_vectors(model, modules, example)) < DOUBLE
+        losses = torch.stack([cross_entropy(module(example[0].double()), example[1]) for module in modules])
+        assert relative_error(values, losses.detach()) < DOUBLE
+    assert (model.untraced is None) == (name in ("factors", "mixed", "transformer"))
+
+
 @pytest.mark.parametrize("name", ["factors", "mixed", "loop"])
 def test_a_caller_without_gradients_gets_the_same(name: str) -> None:
     model, _ = at_three_states(name, torch.float64)
