@@ -2,12 +2,15 @@
 
     example(split, id, row, position, label, content, media_type, preview)
     self_influence(position, part, value)
+    self_influence_total(position, value)
 
 row: the example's number in its split of the task's data; position: the row of its vector, or NULL; content: a hash of
-input and target; part: the number of the checkpoint, from 0. Written last, in one ordered pass, with nothing of the
-moment in it; read-only afterwards.
+input and target; part: the number of the checkpoint, from 0; a total is the sum over the parts, rounded once. Written
+last, in one ordered pass, with nothing of the moment in it; read-only afterwards. The first tables of format 1 have no
+totals and no indexes for order and label: the same is read from them, only slower.
 """
 
+import math
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.codecs import Preview
-from indexer.errors import CorruptIndexError, UnknownExampleError
+from indexer.errors import CorruptIndexError, QuestionError, UnknownExampleError, UnknownLabelError
 
 _UNKNOWN = "the index has no example of that split and id; ids are row numbers within the splits train and test"
 CHUNK = 500  # positions a statement: far below the number of variables that any SQLite takes
@@ -30,7 +33,16 @@ CREATE UNIQUE INDEX example_row ON example (split, row);
 CREATE TABLE self_influence (
     position INTEGER NOT NULL, part INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (position, part)
 ) WITHOUT ROWID;
+CREATE TABLE self_influence_total (position INTEGER PRIMARY KEY, value REAL NOT NULL);
 """
+# made when the rows are there: sorting them once is faster than keeping them sorted, and leaves pages full
+_INDEXES = """
+CREATE INDEX example_label ON example (split, label, row, position);
+CREATE INDEX self_influence_order ON self_influence (part, value DESC, position);
+CREATE INDEX self_influence_total_order ON self_influence_total (value DESC, position);
+"""
+_ANY_LABELLED = "SELECT 1 FROM example WHERE split IN ('train', 'test') AND label = ? LIMIT 1"
+_SUMMED = "(SELECT position, SUM(value) AS value FROM self_influence GROUP BY position)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,11 @@ class Example:
     label: str
     content: str
     self_influence: tuple[float, ...] = ()
+
+    @property
+    def total(self) -> float | None:
+        """The sum of its self-influence over the checkpoints, rounded once; None where it has none."""
+        return math.fsum(self.self_influence) if self.self_influence else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,9 @@ def write_examples(path: Path, rows: Iterable[ExampleRow]) -> None:
                 "INSERT INTO self_influence VALUES (?, ?, ?)",
                 ((example.position, part, value) for part, value in enumerate(example.self_influence)),
             )
+            if example.total is not None:
+                connection.execute("INSERT INTO self_influence_total VALUES (?, ?)", (example.position, example.total))
+        connection.executescript(_INDEXES)
         connection.commit()
     finally:
         connection.close()
@@ -125,9 +145,41 @@ class Examples:
                 f"the manifest says {dict(splits)} and {rows}: rebuild the index"
             )
 
-    def listing(self, split: str, *, start: int, count: int) -> list[Example]:
-        """Return ``count`` examples of a split from number ``start`` on, in the order of the data set."""
-        return self._examples("WHERE split = ? ORDER BY row LIMIT ? OFFSET ?", (split, count, start))
+    def check_label(self, label: str, labels: Sequence[str] | None) -> None:
+        """Refuse a label that the index does not know; labels: those of its task, or None where it names none.
+
+        Raises:
+            UnknownLabelError: it is none of the labels, or where there are none, that of no example.
+        """
+        if labels is not None and label not in labels:
+            raise UnknownLabelError(f"unknown label; expected one of {', '.join(map(repr, labels))}")
+        if labels is None and not self._all(_ANY_LABELLED, (label,)):
+            raise UnknownLabelError("unknown label; expected one that an example of the index has")
+
+    def part_of(self, checkpoint: int | None) -> int | None:
+        """Return the part that a checkpoint, counted from 1, has in self-influence; None, for all, stays None.
+
+        Raises:
+            QuestionError: the examples have no self-influence, or none of that checkpoint.
+        """
+        parts = self._all(
+            "SELECT COUNT(*) FROM self_influence WHERE position = (SELECT MIN(position) FROM self_influence)", ()
+        )[0][0]
+        if parts == 0:
+            raise QuestionError("this index has no self-influence: its method defines none; list examples by row")
+        if checkpoint is None:
+            return None
+        if not 1 <= checkpoint <= parts:
+            raise QuestionError(f"checkpoint: expected a number from 1 to {parts}, or none for the sum over all")
+        return checkpoint - 1
+
+    def listing(self, split: str, *, start: int, count: int, label: str | None = None) -> list[Example]:
+        """Return ``count`` examples of a split, or of a label in it, from number ``start`` on, in the data's order."""
+        if label is None:
+            return self._examples("WHERE split = ? ORDER BY row LIMIT ? OFFSET ?", (split, count, start))
+        return self._examples(
+            "WHERE split = ? AND label = ? ORDER BY row LIMIT ? OFFSET ?", (split, label, count, start)
+        )
 
     def preview(self, split: str, id: str) -> Preview:
         """Return what a person is shown of one example.
@@ -140,14 +192,47 @@ class Examples:
             raise UnknownExampleError(_UNKNOWN)
         return Preview(*rows[0])
 
-    def self_influence(self) -> Iterator[tuple[Example, float]]:
-        """Yield every training example that has one with its total self-influence, highest first."""
-        totals = self._all(
-            "SELECT position, SUM(value) AS total FROM self_influence GROUP BY position ORDER BY total DESC, position",
-            (),
+    def totals(self) -> list[float]:
+        """Return the self-influence of every training example, in the order of the vectors."""
+        return [value for (value,) in self._all(f"SELECT value FROM {self._totals()} ORDER BY position", ())]
+
+    def self_influence(
+        self,
+        *,
+        part: int | None = None,
+        label: str | None = None,
+        after: tuple[float, int] | None = None,
+        count: int | None = None,
+    ) -> Iterator[tuple[Example, float]]:
+        """Yield training examples with their self-influence, the total or one part's, highest first, ties by position.
+
+        label: only those; after: only what follows this value and position; count: at most so many.
+        """
+        wanted: list[str] = []
+        values: list[object] = []
+        if part is not None:
+            wanted.append("part = ?")
+            values.append(part)
+        if label is not None:
+            wanted.append("position IN (SELECT position FROM example WHERE split = 'train' AND label = ?)")
+            values.append(label)
+        if after is not None:  # in words that let SQLite start in its index at the value
+            wanted.append("value <= ? AND (value < ? OR position > ?)")
+            values += [after[0], *after]
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        found = self._all(
+            f"SELECT position, value FROM {self._totals() if part is None else 'self_influence'} {where} "
+            "ORDER BY value DESC, position LIMIT ?",
+            (*values, -1 if count is None else count),
         )
-        examples = self.at([position for position, _ in totals])
-        yield from zip(examples, (total for _, total in totals), strict=True)
+        for start in range(0, len(found), CHUNK):
+            chunk = found[start : start + CHUNK]
+            yield from zip(self.at([position for position, _ in chunk]), (value for _, value in chunk), strict=True)
+
+    def _totals(self) -> str:
+        """Return what totals are selected from: their table, or the sum where a table is older than that."""
+        known = self._all("SELECT 1 FROM sqlite_master WHERE name = 'self_influence_total'", ())
+        return "self_influence_total" if known else _SUMMED
 
     def _examples(self, where: str, values: Sequence[object]) -> list[Example]:
         rows = self._all(f"SELECT split, id, row, position, label, content FROM example {where}", values)

@@ -1,16 +1,15 @@
-"""The examples of an index: pages, single ones, and what a person is shown of them."""
+"""The examples of an index: pages by row or by self-influence, single ones, and what a person is shown of them."""
 
-import base64
-import binascii
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
 from indexer.errors import QuestionError
-from indexer.index.examples import Example
+from indexer.index.examples import Example, Examples
+from service.cursors import Listing, read_row_cursor, read_value_cursor, row_cursor, value_cursor
 from service.engine import Engine
 from service.routes import engine_of, media_url, settings_of
-from service.schemas import ExampleOut, ExamplePage
+from service.schemas import ExampleListing, ExampleOut, ExamplePage
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/indexes/{index}/examples", tags=["examples"])
@@ -21,20 +20,17 @@ Split = Literal["train", "test"]
 @router.get("", operation_id="listExamples", response_model=ExamplePage)
 def list_examples(
     index: str,
+    asked: Annotated[ExampleListing, Query()],
     engine: Annotated[Engine, Depends(engine_of)],
     settings: Annotated[Settings, Depends(settings_of)],
-    split: Split = "test",
-    limit: Annotated[int | None, Query(ge=1, description="at most the index's limits.page_size")] = None,
-    cursor: Annotated[str | None, Query(max_length=100)] = None,
 ) -> ExamplePage:
-    """One page of a split, in the order of the data set."""
-    start, count = _start(cursor), _count(limit, settings.page_size)
-    found = engine.examples(index).listing(split, start=start, count=count + 1)
-    more = len(found) > count
-    return ExamplePage(
-        examples=[_example(index, example) for example in found[:count]],
-        next_cursor=_cursor(start + count) if more else None,
-    )
+    """One page of a split: in the order of the data set, or of training examples by self-influence, highest first."""
+    examples, listing = engine.examples(index), _listing(asked)
+    if listing.label is not None:
+        examples.check_label(listing.label, engine.version(index).manifest.task.labels)
+    page = _by_row if listing.order == "row" else _by_self_influence
+    found, cursor = page(examples, listing, asked.cursor, _count(asked.limit, settings.page_size))
+    return ExamplePage(examples=[_example(index, example) for example in found], next_cursor=cursor)
 
 
 @router.get("/{split}/{id}", operation_id="getExample", response_model=ExampleOut)
@@ -61,13 +57,44 @@ def _example(index: str, example: Example) -> ExampleOut:
         split=example.split,
         id=example.id,
         label=example.label,
-        self_influence=sum(example.self_influence) if example.self_influence else None,
+        self_influence=example.total,
+        self_influence_per_checkpoint=list(example.self_influence) or None,
         media_url=media_url(index, example.split, example.id),
     )
 
 
-def _cursor(start: int) -> str:
-    return base64.urlsafe_b64encode(f"start:{start}".encode()).decode()
+def _listing(asked: ExampleListing) -> Listing:
+    """Say what is listed.
+
+    Raises:
+        QuestionError: an argument does not go with the order.
+    """
+    if asked.order == "row":
+        if asked.checkpoint is not None:
+            raise QuestionError("checkpoint: it orders by self-influence; expected order=self_influence with it")
+        return Listing(asked.split or "test", asked.order, asked.label, None)
+    if asked.split == "test":
+        raise QuestionError("order: only training examples have self-influence; expected split=train with it")
+    return Listing("train", asked.order, asked.label, asked.checkpoint)
+
+
+def _by_row(examples: Examples, listing: Listing, cursor: str | None, count: int) -> tuple[list[Example], str | None]:
+    start = read_row_cursor(listing, cursor)
+    found = examples.listing(listing.split, start=start, count=count + 1, label=listing.label)
+    return found[:count], row_cursor(listing, start + count) if len(found) > count else None
+
+
+def _by_self_influence(
+    examples: Examples, listing: Listing, cursor: str | None, count: int
+) -> tuple[list[Example], str | None]:
+    part, after = examples.part_of(listing.checkpoint), read_value_cursor(listing, cursor)
+    ranked = list(examples.self_influence(part=part, label=listing.label, after=after, count=count + 1))
+    found = [example for example, _ in ranked[:count]]
+    if len(ranked) <= count:
+        return found, None
+    last, value = ranked[count - 1]
+    assert last.position is not None
+    return found, value_cursor(listing, (value, last.position))
 
 
 def _count(limit: int | None, page_size: int) -> int:
@@ -79,20 +106,3 @@ def _count(limit: int | None, page_size: int) -> int:
     if limit is not None and limit > page_size:
         raise QuestionError(f"limit: expected at most {page_size} (page_size)")
     return limit or min(50, page_size)
-
-
-def _start(cursor: str | None) -> int:
-    """Read a cursor.
-
-    Raises:
-        QuestionError: it is not one of ours.
-    """
-    if cursor is None:
-        return 0
-    try:
-        kind, _, number = base64.urlsafe_b64decode(cursor.encode()).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError, UnicodeEncodeError):
-        kind, number = "", ""
-    if kind != "start" or not number.isascii() or not number.isdigit() or int(number) >= 2**63:
-        raise QuestionError("cursor: expected the next_cursor of an earlier page, or none for the first page")
-    return int(number)
