@@ -1,6 +1,6 @@
 """``proponent evaluate``: exact, noise."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +12,21 @@ from indexer.cli.options import DEFAULT_ETA, Checkpoints, Choose, Eta, Steps, pa
 from indexer.cli.progress import bars
 from indexer.errors import TaskError
 from indexer.evaluate.exact import exact_scores
-from indexer.evaluate.label_noise import by_self_influence, plot_noise
+from indexer.evaluate.label_noise import (
+    LabelledExamples,
+    by_numbers,
+    early_middle_last,
+    found_by_class,
+    labelled_examples,
+)
+from indexer.evaluate.noise_plot import plot_noise
 from indexer.evaluate.pictures import check_picture
 from indexer.index.examples import Examples
+from indexer.index.manifest import CheckpointEntry
 from indexer.index.versions import open_version
 from indexer.task import load_name, load_task
+
+BY_CLASS = 0.10  # share of the examples that is inspected for the counts by class
 
 app = typer.Typer(no_args_is_help=True, help="Measure how right an index is, and what it finds.")
 
@@ -53,6 +63,9 @@ def noise(
         str, typer.Option(help="The right labels in training order: 'path.py:name' or 'module:name'.")
     ],
     plot: Annotated[Path | None, typer.Option(help=r"Draw the curve to this file (needs proponent\[plot]).")] = None,
+    by_class: Annotated[
+        bool, typer.Option(help="Also count what the first, the middle and the last checkpoint find of each class.")
+    ] = False,
 ) -> None:
     """How many wrong labels come first when the training set is sorted by self-influence.
 
@@ -68,13 +81,28 @@ def noise(
     found = load_name(true_labels)
     if not isinstance(found, Iterable):
         raise TaskError(f"{true_labels!r}: expected a list of labels, found {type(found).__name__}")
-    curve = by_self_influence(examples, list(found))
+    labelled = labelled_examples(examples, list(found))
+    curve = by_numbers(labelled.self_influence.sum(axis=1), labelled.wrong)
     typer.echo(f"{curve.wrong} wrong labels among {len(curve.found):,} training examples")
     for share in (0.05, 0.10, 0.20, 0.30):
         found = curve.at(share)
         typer.echo(
             f"in the first {share:4.0%} by self-influence: {found:6.1%} found, {found / share:4.1f} times chance"
         )
+    if by_class:
+        _echo_by_class(labelled, version.manifest.checkpoints)
     if plot is not None:
-        plot_noise(curve, f"Wrong labels found, {version.name}", plot)
+        plot_noise({"by self-influence": curve}, f"Wrong labels found, {version.name}", plot)
         typer.echo(f"drawn to {plot}")
+
+
+def _echo_by_class(labelled: LabelledExamples, checkpoints: Sequence[CheckpointEntry]) -> None:
+    """Print a line a class: wrong labels, and how many the first examples by one checkpoint's self-influence hold."""
+    shown = early_middle_last(len(checkpoints))
+    columns = [found_by_class(labelled, i, BY_CLASS) for i in shown]
+    typer.echo(f"\nin the first {BY_CLASS:.0%} by the self-influence of one checkpoint, by true class:")
+    names = [checkpoints[i].file for i in shown]
+    typer.echo("  ".join([f"{'class':<16}", f"{'wrong':>6}", *(f"{name:>16}" for name in names)]))
+    for of_class in zip(*columns, strict=True):
+        cells = [f"{found.found:>8} {found.share:>7.1%}" for found in of_class]
+        typer.echo("  ".join([f"{of_class[0].label:<16}", f"{of_class[0].wrong:>6}", *cells]))

@@ -55,6 +55,27 @@ def test_noise_prints_the_curve_and_draws_it(
     assert plot.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_noise_counts_by_class_at_three_checkpoints(
+    command: Command, index_folder: Path, labels_file: str, task: Task
+) -> None:
+    """The shares of a line are its counts over the wrong labels of its class, and the classes add up to all of them."""
+    said = command("evaluate", "noise", index_folder, "--true-labels", labels_file, "--by-class").stdout
+    head, names, *lines = said.split("\n\n")[1].splitlines()
+    assert head == "in the first 10% by the self-influence of one checkpoint, by true class:"
+    assert names.split() == ["class", "wrong", *(f"epoch-0{epoch}.safetensors" for epoch in (1, 3, 6))]
+    wrong = {true_labels[row] for row in range(300) if task.label_of(task.train[row][1]) != true_labels[row]}
+    assert [line.split()[0] for line in lines] == sorted(wrong)
+    rows = [[float(cell.rstrip("%")) for cell in line.split()[1:]] for line in lines]
+    assert sum(row[0] for row in rows) == int(said.split()[0])
+    for of_class, *cells in rows:
+        shares = [100 * found / of_class for found in cells[::2]]
+        assert cells[1::2] == pytest.approx(shares, abs=0.051)  # rounded to a decimal of a percent
+
+
+def test_without_by_class_nothing_is_counted_by_class(command: Command, index_folder: Path, labels_file: str) -> None:
+    assert "by true class" not in command("evaluate", "noise", index_folder, "--true-labels", labels_file).stdout
+
+
 def test_a_picture_of_no_kind_is_refused_before_anything(command: Command, tmp_path: Path) -> None:
     with pytest.raises(
         BuildError, match=r"expected a picture, a file that ends in \.png, \.svg or \.pdf; found 'noise'"

@@ -1,6 +1,5 @@
-"""The curve of wrong labels: hand-made orders, the order of an index, its picture, and the demo that it is shown on."""
+"""The curve of wrong labels: hand-made orders, the order of an index, counts by class, and the demo it is shown on."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer import BuildSpec, Preview, build
-from indexer.errors import MissingExtraError, TaskError
-from indexer.evaluate.label_noise import by_self_influence, noise_curve, plot_noise
+from indexer.errors import TaskError
+from indexer.evaluate.label_noise import (
+    ClassFound,
+    LabelledExamples,
+    by_numbers,
+    by_self_influence,
+    early_middle_last,
+    found_by_class,
+    labelled_examples,
+    noise_curve,
+)
 from indexer.index.examples import Example, ExampleRow, Examples, write_examples
 from indexer.recipes import mnist
 from indexer.recipes.train import train
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.mark.parametrize(
@@ -82,30 +89,74 @@ def test_true_labels_of_another_number_are_refused(examples: Examples) -> None:
         by_self_influence(examples, ["cat"] * 3)
 
 
-def test_the_suffix_chooses_the_kind_of_picture(tmp_path: Path) -> None:
-    curve = noise_curve(np.array([True, False, True, False]))
-    for name, start in (("a.png", PNG), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
-        plot_noise(curve, "Wrong labels found", tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(start)
-    width, height = (int.from_bytes((tmp_path / "a.png").read_bytes()[at : at + 4], "big") for at in (16, 20))
-    assert (width, height) == (825, 675)  # 5.5 x 4.5 inches of 150 dots
+def test_true_labels_that_are_no_names_are_refused(examples: Examples) -> None:
+    with pytest.raises(TaskError, match="expected true labels as strings, like the task's labels; found int 3"):
+        labelled_examples(examples, ["cat", 3, "cat", "cat"])
 
 
-def test_the_picture_says_what_its_lines_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matplotlib import rcParams
-
-    monkeypatch.setitem(rcParams, "svg.fonttype", "none")  # text as text
-    plot_noise(noise_curve(np.array([True, False])), "Wrong labels found, tiny", tmp_path / "a.svg")
-    drawn = (tmp_path / "a.svg").read_text()
-    for text in ("Wrong labels found, tiny", "by self-influence", "best possible", "at random", "inspected (%)"):
-        assert text in drawn
+def test_examples_of_an_index_stand_in_the_order_of_the_training_set(examples: Examples) -> None:
+    labelled = labelled_examples(examples, ["dog", "cat", "cat", "bird"])
+    assert labelled.true_labels == ("dog", "cat", "cat", "bird")
+    assert labelled.wrong.tolist() == [True, False, False, True]
+    assert labelled.self_influence.tolist() == [[2.0, 1.0], [0.0, 0.5], [1.5, 2.0], [1.0, 0.5]]
 
 
-def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"plots need matplotlib: pip install 'proponent\[plot\]'"):
-        plot_noise(noise_curve(np.array([True])), "", tmp_path / "a.png")
-    assert not (tmp_path / "a.png").exists()
+def test_the_curve_of_an_index_is_that_of_the_sum_over_checkpoints(examples: Examples) -> None:
+    true = ["dog", "cat", "cat", "bird"]
+    labelled = labelled_examples(examples, true)
+    total = by_numbers(labelled.self_influence.sum(axis=1), labelled.wrong)
+    assert by_self_influence(examples, true).found.tolist() == total.found.tolist() == [0.0, 0.5, 1.0, 1.0]
+
+
+@PROPERTY
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30).filter(
+        lambda r: any(w for _, w in r)
+    )
+)
+def test_numbers_are_inspected_from_the_highest_equal_ones_by_row(rows: list[tuple[int, bool]]) -> None:
+    slow = sorted(range(len(rows)), key=lambda row: (-rows[row][0], row))
+    expected = noise_curve(np.array([rows[row][1] for row in slow]))
+    found = by_numbers(np.array([float(n) for n, _ in rows]), np.array([wrong for _, wrong in rows]))
+    assert found.found.tolist() == expected.found.tolist()
+
+
+def test_a_number_that_is_none_has_no_place_in_an_order() -> None:
+    with pytest.raises(TaskError, match="row 1: expected a number to sort by, found NaN"):
+        by_numbers(np.array([1.0, np.nan, 2.0]), np.array([True, False, False]))
+
+
+def test_every_checkpoint_finds_its_own_of_each_class() -> None:
+    """Of ten examples three are inspected: rows 0, 1 and 4 by the first checkpoint, rows 9, 8 and 7 by the second."""
+    labelled = LabelledExamples(
+        true_labels=("dog",) * 4 + ("cat",) * 4 + ("bird",) * 2,
+        wrong=np.array([1, 1, 1, 0, 1, 0, 0, 1, 0, 0], dtype=bool),
+        self_influence=np.array([[9.0, 8.0, 1.0, 1.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0], np.arange(10.0)]).T,
+    )
+    assert found_by_class(labelled, 0, 0.3) == [ClassFound("cat", 1, 2), ClassFound("dog", 2, 3)]
+    assert found_by_class(labelled, 1, 0.3) == [ClassFound("cat", 1, 2), ClassFound("dog", 0, 3)]
+    assert found_by_class(labelled, 0, 0.0) == [ClassFound("cat", 0, 2), ClassFound("dog", 0, 3)]
+    assert [of_class.share for of_class in found_by_class(labelled, 0, 0.3)] == [1 / 2, 2 / 3]
+
+
+@PROPERTY
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.25, 0.5, 1.0]))
+def test_classes_add_up_to_the_curve(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(40) < 0.3
+    wrong[0] = True
+    labels = tuple(str(label) for label in rng.integers(0, 4, 40))
+    labelled = LabelledExamples(labels, wrong, rng.random((40, 3)))
+    classes = found_by_class(labelled, 1, share)
+    curve = by_numbers(labelled.self_influence[:, 1], wrong)
+    assert sum(of_class.wrong for of_class in classes) == curve.wrong
+    assert sum(of_class.found for of_class in classes) == round(curve.at(share) * curve.wrong)
+
+
+def test_checkpoints_are_shown_from_first_to_last() -> None:
+    assert [early_middle_last(checkpoints) for checkpoints in (1, 2, 3, 5, 6)] == [
+        [0], [0, 1], [0, 1, 2], [0, 2, 4], [0, 2, 5],
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
