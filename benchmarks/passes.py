@@ -1,9 +1,9 @@
 """The passes that `benchmarks.gradients` times, all on one batch, and the check of what they return.
 
 A plain step is zero_grad, forward, mean of the losses and backward: in eval and in train mode (dropout off, so that it
-does the same work), contiguous and channels_last. Ours are one checkpoint of the served default, over all parameters:
+does the same work), contiguous and channels_last. Ours are at one checkpoint, over all parameters:
 capture          factors of every block are made and dropped: the floor
-rank1            and projected, by the default projection
+rank1            and projected by rank1, which needs no data
 rank1 + norms    what a build runs for every batch: squared norms beside it
 norms            exact self-influence alone
 vmap + dense     without factors: vmap(grad) of 16 examples at a time, times a dense matrix [256, p]
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from benchmarks.models import Examples, Workload
-from indexer.building.spec import DEFAULT_PROJECTION
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints, Placement
 from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Layout
@@ -29,6 +28,7 @@ from indexer.recipes.mnist import loss
 from tests.reference import in_blocks, loop_gradients_by_name
 
 VERIFIED = 8  # examples
+PROJECTION = {"name": "rank1", "numbers": 1024, "seed": 0}
 OURS = ("capture", "rank1", "rank1 + norms", "norms")
 DENSE, DENSE_BATCH, DENSE_WIDTH, DENSE_CHUNK = "vmap + dense", 64, 256, 16
 DENSE_LARGEST = 2**30  # bytes of its matrix
@@ -54,7 +54,7 @@ def prepare(work: Workload, layout: Layout, b: int) -> Subject:
     state = {name: t.detach().clone() for name, t in (*work.module.named_parameters(), *work.module.named_buffers())}
     module, placement = copy.deepcopy(work.module), Placement(channels_last=work.channels_last)
     model = ModelAtCheckpoints(module, [state], loss, layout, dtype=torch.float32, placement=placement)
-    projection = make_projection(layout, DEFAULT_PROJECTION)
+    projection = make_projection(layout, PROJECTION)
     dense = None
     if b == DENSE_BATCH and 4 * DENSE_WIDTH * layout.size <= DENSE_LARGEST:
         dense = torch.randn(DENSE_WIDTH, layout.size, generator=torch.Generator().manual_seed(0)) / DENSE_WIDTH**0.5
@@ -93,7 +93,7 @@ def our_passes(subject: Subject) -> dict[str, Pass]:
         def keep(name: str, gradient: BlockGradient) -> Tensor:
             return projection.piece(name, gradient, subject.matrices)
 
-        return projection.join(model.each(0, batch, keep).kept)
+        return projection.join(model.each(0, batch, keep).kept, subject.matrices)
 
     def norms() -> Tensor:
         kept = model.each(0, batch, lambda name, gradient: gradient.square_norm()).kept

@@ -29,6 +29,10 @@ COMMANDS = {
         "Hash every file of an index in full, and name the first that has changed.",
     ),
     "query": ("indexer.cli.query:query", "Ask which training examples made the model say that."),
+    "mislabeled": (
+        "indexer.cli.mislabeled:mislabeled",
+        "Rank training examples by self-influence, wrong labels first, and write them to a CSV file.",
+    ),
     "evaluate": ("indexer.cli.evaluate:app", "Measure how right an index is, and what it finds."),
     "serve": (
         "service.serve:serve",

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from indexer.index.card import CardEntry
+
 _ONE = (  # a drawn 1: 28 x 28 pixels, grey, PNG
     "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAGklEQVR42mNgGNzg/39kHhM+paOSw0ty0AEAS0wCIQSUTbwAAAAASUVORK5CYII="
 )
@@ -59,6 +61,10 @@ class QueryRequest(_Request):
     label: str | None = Field(default=None, max_length=200, description="explain this label; else the predicted one")
     target: float | None = Field(default=None, allow_inf_nan=False, description="the same for a regression")
     explain: ExplainLoss = ExplainLoss(quantity="loss")
+    view: Literal["dot", "normalised"] = Field(
+        default="dot",
+        description="order by the score, or by the score over the norm of the training example's gradient",
+    )
     k: int = Field(default=10, ge=1, description="hits in each direction; the limit is in the index's `limits`")
     directions: list[Direction] = Field(default=["proponents", "opponents"], min_length=1, max_length=2)
     include: list[Literal["per_checkpoint", "media"]] = Field(default=["per_checkpoint", "media"], max_length=2)
@@ -87,6 +93,7 @@ class ScoreOut(_Answer):
 
     method: str
     explain: str
+    view: Literal["dot", "normalised"]
     exact: bool
 
 
@@ -97,13 +104,17 @@ class SearchOut(_Answer):
 
 
 class HitOut(_Answer):
-    """One training example. A positive score: training on it lowered the query's loss."""
+    """One training example. A positive score: training on it lowered the query's loss.
+
+    percentile: how many percent of a fixed sample of the index's scores (its card's) lie below; null without a card.
+    """
 
     rank: int
     split: str
     id: str
     label: str
     score: float
+    percentile: float | None
     self_influence: float | None
     per_checkpoint: list[float] | None = None
     media_url: str | None = None
@@ -167,6 +178,14 @@ class CheckpointOut(_Answer):
     train_loss: float | None
 
 
+class CardOut(CardEntry):
+    """How well the index's scores agree with exact ones: as its manifest has it, intervals over queries.
+
+    source: the split of the queries; training rows leave themselves out. Null are a correlation where all scores are
+    equal and an interval of a single query. bytes_per_example: all that a query reads, over rows; bases apart.
+    """
+
+
 class Limits(_Answer):
     """What a request may ask for."""
 
@@ -183,19 +202,42 @@ class IndexDetail(IndexSummary):
     checkpoints: list[CheckpointOut]
     eta_convention: str
     choice: dict[str, Any] | None
+    card: CardOut | None
     input: dict[str, Any]
     labels: list[str] | None
     explains: list[str]
     limits: Limits
 
 
+class ExampleListing(_Request):
+    """Which examples are listed, in which order, and where a page of them begins and ends."""
+
+    split: Literal["train", "test"] | None = Field(
+        default=None, description="`test` unless told otherwise, in the order `self_influence` always `train`"
+    )
+    label: str | None = Field(default=None, max_length=200, description="only examples with this label")
+    order: Literal["row", "self_influence"] = Field(
+        default="row", description="as in the data set, or highest self-influence first: wrong labels come early"
+    )
+    checkpoint: int | None = Field(
+        default=None,
+        ge=1,
+        description="order by the self-influence of this checkpoint, counted from 1; else by its sum",
+    )
+    limit: int | None = Field(default=None, ge=1, description="at most the index's `limits.page_size`")
+    cursor: str | None = Field(
+        default=None, max_length=100, description="`next_cursor` of the page before, asked for with the same arguments"
+    )
+
+
 class ExampleOut(_Answer):
-    """One example; self_influence is of training examples only."""
+    """One example; only training examples have self-influence: its sum, and its parts by checkpoint."""
 
     split: str
     id: str
     label: str
     self_influence: float | None
+    self_influence_per_checkpoint: list[float] | None
     media_url: str
 
 

@@ -4,7 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+
+from indexer.building.spec import BuildSpec, read_spec
+from indexer.projection.pca import DEFAULT_SAMPLE
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
@@ -33,6 +37,14 @@ def test_the_example_runs_from_task_to_answer(tmp_path: Path) -> None:
     assert "net" not in printed[2] and "1.weight + 1.bias" in printed[2]
     assert printed[3].count("train/") == 20  # ten proponents, ten opponents
     assert len(run("python ask.py", tmp_path).splitlines()) == 6
+
+
+def test_the_spec_is_the_default_but_for_its_bytes(tmp_path: Path) -> None:
+    [text] = blocks("toml")
+    (tmp_path / "build.toml").write_text(text)
+    default = BuildSpec(tmp_path)
+    spelled = {**default.projection, "sample": DEFAULT_SAMPLE}
+    assert read_spec(tmp_path / "build.toml", tmp_path) == replace(default, projection=spelled, bytes_per_example=256)
 
 
 def test_the_task_is_under_thirty_lines() -> None:

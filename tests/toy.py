@@ -13,7 +13,7 @@ from torch import Tensor
 
 from indexer import BuildSpec, Task, build
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
-from indexer.methods.method import Batch, Etas, Part, TrainRows
+from indexer.methods.method import Asked, Batch, Etas, Fitted, Part, Sample, TrainRows
 
 
 class Toy:
@@ -32,7 +32,10 @@ class Toy:
     def parts(self) -> tuple[Part, ...]:
         return (Part("last layer", 0, len(self._matrix)),)
 
-    def train_rows(self, batch: Batch) -> TrainRows:
+    def asked(self, queries: Batch) -> None:
+        return None
+
+    def train_rows(self, batch: Batch, asked: Asked | None = None) -> TrainRows:
         return TrainRows(self._gradients(batch)[0] @ self._matrix.T, None)
 
     def query_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -55,12 +58,13 @@ class ToyKind:
     def fit(
         self,
         model: ModelAtCheckpoints,
+        etas: Etas,
         parameters: Mapping[str, Any],
-        batches: Iterable[Batch],
+        sample: Sample,
         step_sizes: Sequence[Mapping[str, Tensor]] | None,
-    ) -> dict[str, Tensor]:
+    ) -> Fitted:
         size = model.layout.blocks[-1].size
-        return {"matrix": torch.randn(size, size, generator=torch.Generator().manual_seed(0)) / size**0.5}
+        return Fitted({"matrix": torch.randn(size, size, generator=torch.Generator().manual_seed(0)) / size**0.5})
 
     def open(
         self,

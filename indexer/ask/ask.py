@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from indexer.ask.opening import OpenIndex, open_index
+from indexer.ask.percentile import percentile
 from indexer.ask.ranking import GivenExample, Hit, QueryFacts, Question, Ranking
 from indexer.errors import QuestionError, TaskMismatchError, UnsupportedExplainError
 from indexer.index.search.flat import Candidates
@@ -64,9 +66,9 @@ class Ask:
                 "the gradient of the loss at this example is not finite; ask at a target near those of the training set"
             )
         clock.lap("gradients")
-        [candidates] = self.index.search.search(query, min(question.k, len(self.index.store)))
+        [candidates] = self.index.search.search(query, min(question.k, len(self.index.store)), question.view)
         clock.lap("search")
-        proponents, opponents = self._hits(query[0], candidates, question.k)
+        proponents, opponents = self._hits(query[0], candidates, question)
         clock.lap("fetch")
         version = self.index.version
         return Ranking(
@@ -82,6 +84,7 @@ class Ask:
             opponents=opponents,
             milliseconds=clock.finish(),
             warnings=tuple(version.manifest.caveats),
+            view=question.view,
         )
 
     def _check(self, question: Question) -> None:
@@ -146,20 +149,18 @@ class Ask:
         source = "own" if self.at_own_targets else "given" if given else "predicted"
         return QueryFacts(self.task.label_of(target), source, predicted, probabilities, loss), target
 
-    def _hits(self, query: np.ndarray, candidates: Candidates, k: int) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
-        return self._ranked(query, candidates.proponents, k, sign=-1), self._ranked(
-            query, candidates.opponents, k, sign=1
-        )
+    def _hits(
+        self, query: np.ndarray, candidates: Candidates, question: Question
+    ) -> tuple[tuple[Hit, ...], tuple[Hit, ...]]:
+        proponents = self._ranked(query, candidates.proponents, question, sign=-1)
+        return proponents, self._ranked(query, candidates.opponents, question, sign=1)
 
-    def _ranked(self, query: np.ndarray, positions: Sequence[int], k: int, sign: int) -> tuple[Hit, ...]:
+    def _ranked(self, query: np.ndarray, positions: Sequence[int], question: Question, sign: int) -> tuple[Hit, ...]:
         """Score the candidates from their stored vectors, and keep the best k; sign 1 sorts upwards."""
-        starts = [part.start for part in self.index.method.parts]
-        wide = query.astype(np.float64)
-        # a row at a time, and not `@`: BLAS may round equal rows differently, and equal scores are ordered by id
-        rows = [np.add.reduceat(self.index.store.row(position) * wide, starts) for position in positions]
-        parts = np.stack(rows)
+        parts = self._parts(query, positions, question)
         scores = parts.sum(axis=1)
         examples = self.index.examples.at(positions)
+        card = self.index.version.manifest.card if question.view == "dot" else None
         order = sorted(range(len(positions)), key=lambda i: (sign * scores[i], examples[i].split, examples[i].id))
         return tuple(
             Hit(
@@ -169,10 +170,23 @@ class Ask:
                 label=examples[i].label,
                 score=float(scores[i]),
                 per_checkpoint=tuple(parts[i].tolist()),
-                self_influence=sum(examples[i].self_influence) if examples[i].self_influence else None,
+                self_influence=examples[i].total,
+                percentile=None if card is None else percentile(float(scores[i]), card.reference),
             )
-            for rank, i in enumerate(order[:k], 1)
+            for rank, i in enumerate(order[: question.k], 1)
         )
+
+    def _parts(self, query: np.ndarray, positions: Sequence[int], question: Question) -> Float[np.ndarray, "k c"]:
+        """Return the parts of the candidates' scores by checkpoint; over the norm of each in the normalised view."""
+        starts = [part.start for part in self.index.method.parts]
+        wide = query.astype(np.float64)
+        # number by number, and not `@`: BLAS may round equal rows differently, and equal scores are ordered by id
+        parts: np.ndarray = np.add.reduceat(self.index.store.rows(positions) * wide, starts, axis=1)
+        if question.view == "dot" or self.index.norms is None:
+            return parts
+        norms = self.index.norms[list(positions)].astype(np.float64)[:, None]
+        over: np.ndarray = np.divide(parts, norms, out=np.zeros_like(parts), where=norms > 0)
+        return over
 
 
 def _own_target(question: Question, own: Tensor | None) -> Tensor:

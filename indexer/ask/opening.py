@@ -10,8 +10,10 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from indexer.building.vectors import row_scales
 from indexer.checkpoints.states import model_states
 from indexer.checkpoints.weights import load_adapter_into, load_into
 from indexer.errors import BuildError, CheckpointError, CorruptIndexError, TaskMismatchError
@@ -19,6 +21,7 @@ from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Block
 from indexer.gradients.outputs import difference, probe_outputs
 from indexer.gradients.probe import PROBE_ROWS, probe
+from indexer.index.code import scales_of
 from indexer.index.examples import Examples
 from indexer.index.manifest import BlockEntry
 from indexer.index.objects import ObjectRef
@@ -35,7 +38,7 @@ RANDOM_TOLERANCE = 1e-5  # relative: the inverse normal distribution function ma
 
 @dataclass(frozen=True, slots=True)
 class OpenIndex:
-    """An index in memory, with the task's model at its checkpoints."""
+    """An index in memory, with the task's model at its checkpoints; norms: of the rows' gradients, where known."""
 
     version: IndexVersion
     model: ModelAtCheckpoints
@@ -43,6 +46,7 @@ class OpenIndex:
     store: VectorStore
     search: FlatSearch
     examples: Examples
+    norms: Float[np.ndarray, " n"] | None
 
 
 def open_index(folder: Path, task: Task) -> OpenIndex:
@@ -64,7 +68,15 @@ def open_index(folder: Path, task: Task) -> OpenIndex:
     _check_vectors(version, task, method, store)
     examples = Examples(version.objects.path(manifest.examples[0].object))
     examples.check(manifest.splits, manifest.vectors.rows)
-    return OpenIndex(version, model, method, store, FlatSearch(store, store.width), examples)
+    norms = _norms(store, examples)
+    return OpenIndex(version, model, method, store, FlatSearch(store, norms), examples, norms)
+
+
+def _norms(store: VectorStore, examples: Examples) -> Float[np.ndarray, " n"] | None:
+    """Return the norms of the gradients: what coded rows are relative to, or the roots of self-influence."""
+    if next(examples.self_influence(count=1), None) is None:
+        return None
+    return np.sqrt(examples.totals()) if store.code is None else store.scales()
 
 
 def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
@@ -131,13 +143,24 @@ def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) ->
 def _check_vectors(version: IndexVersion, task: Task, method: Method, store: VectorStore) -> None:
     """Make the vectors of the probe examples once more: equal outputs do not prove equal gradients.
 
+    Coded vectors are held against what their codes allow: coded again, a number may fall to the other side of a step.
+
     Raises:
         TaskMismatchError: they are not those that are stored.
     """
     rows = _probe_rows(version)
-    found = method.train_rows(read_rows(task.train, rows)).vectors.float().numpy()
-    stored = np.stack([store.row(row) for row in rows])
-    error = np.linalg.norm(found - stored, axis=1) / np.linalg.norm(stored, axis=1).clip(VECTOR_TOLERANCE)
+    made = method.train_rows(read_rows(task.train, rows))
+    found = made.vectors.float().cpu().numpy()
+    if store.code is None:
+        stored = store.rows(rows)
+        lengths = np.linalg.norm(stored, axis=1)
+        differs = np.linalg.norm(found - stored, axis=1)
+    else:
+        records = np.concatenate([store.stored(row) for row in rows])
+        lengths = scales_of(records).astype(np.float64)
+        scaled = np.abs(row_scales(found, made.self_influence) - lengths)
+        differs = np.hypot(store.code.outside(found, records), scaled)
+    error = differs / lengths.clip(VECTOR_TOLERANCE)
     if not np.median(error) <= VECTOR_TOLERANCE:
         raise TaskMismatchError(
             f"{_built(version)} was built with another task: the vectors of the probe examples differ by "

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indexer.index.search.flat import View
+
 
 @dataclass(frozen=True, slots=True)
 class KnownExample:
@@ -24,6 +26,8 @@ class GivenExample:
 class Question:
     """Which training examples made the model's loss on this example what it is?
 
+    view: ``dot`` orders by the score; ``normalised`` by the score over ‖g(z)‖, the norm of the training example's
+    gradient: examples that pull hard on everything lose their lead. For one query it is the order of the cosine.
     label: explain the loss at this label; None takes the label that the model predicts.
     target: the same for a regression, where it must be given. A sequence model is asked about known examples, at their
     own targets.
@@ -34,6 +38,7 @@ class Question:
     target: float | None = None
     k: int = 10
     explain: str = "loss"
+    view: View = "dot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,12 @@ class QueryFacts:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One training example and its score; the parts by checkpoint add up to the score."""
+    """One training example and its score; the parts by checkpoint add up to the score.
+
+    In the normalised view both are divided by the norm of the example's gradient.
+    percentile: how many percent of the index card's reference scores lie below; None where the index has no card, and
+    in the normalised view, which it has no scores of.
+    """
 
     rank: int
     split: str
@@ -58,6 +68,7 @@ class Hit:
     score: float
     per_checkpoint: tuple[float, ...]
     self_influence: float | None
+    percentile: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +90,4 @@ class Ranking:
     opponents: tuple[Hit, ...]
     milliseconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    view: View = "dot"

@@ -1,6 +1,6 @@
 """The build, from task and checkpoints to a committed index.
 
-    probe -> plan -> vectors, batch by batch -> examples -> probe outputs -> manifest (the commit point)
+    probe -> plan -> bases -> vectors, batch by batch -> examples -> probe outputs, card -> manifest (the commit point)
 
 Objects are content-addressed and nothing names them before the manifest, so a build that dies leaves no index, and
 nothing half written under a name that anybody reads.
@@ -8,21 +8,23 @@ nothing half written under a name that anybody reads.
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import safetensors.torch
 from torch import Tensor
 
-from indexer.building.examples import check_labels, example_rows
-from indexer.building.plan import PLANNED_ON, batches, make_plan, refuse_too_large, running
+from indexer.building.card import CardQueries, card_queries, measured_card, query_vectors
+from indexer.building.examples import example_rows
+from indexer.building.fit import fitted_method
+from indexer.building.plan import PLANNED_ON, make_plan, refuse_too_large, running
+from indexer.building.progress import Progress, silent
 from indexer.building.selection import selected
 from indexer.building.source import Source, open_source, options_of
 from indexer.building.spec import BuildSpec
+from indexer.building.vectors import Pass, VectorRows, write_vectors
 from indexer.checkpoints.eta import approximate
 from indexer.checkpoints.groups import names_are_kept
 from indexer.checkpoints.optimizer import Optimizer
@@ -32,20 +34,14 @@ from indexer.gradients.layout import Layout
 from indexer.gradients.memory import bytes_per_example
 from indexer.gradients.outputs import fixed_rows, probe_outputs
 from indexer.index import manifest as m
+from indexer.index.card import CardEntry
 from indexer.index.examples import write_examples
 from indexer.index.objects import Objects
-from indexer.index.store import VectorWriter
+from indexer.index.store import open_store
 from indexer.index.versions import IndexVersion, building_in, commit, refuse_existing
 from indexer.methods.method import Method
-from indexer.methods.registry import method_kind
 from indexer.projection.random_matrix import SCHEME
-from indexer.task import Task, content_hash, read_rows
-
-Progress = Callable[[str, int, int], None]  # (stage, done, total), called after every batch
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
+from indexer.task import Task, read_rows
 
 
 def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = silent) -> IndexVersion:
@@ -64,14 +60,17 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
         source = open_source(task, run, options_of(spec))
         plan = _plan(task, spec, source)
         step_sizes = None if spec.preconditioner is None else source.step_sizes()
-        method, fitted = _method(task, spec, source, plan, step_sizes)
-        refuse_too_large(len(task.train), method.parts[-1].stop, folder)
+        ready, fitted = fitted_method(task, spec, source, plan, step_sizes, progress)
+        method, queries = ready.method, card_queries(task, spec.card_queries)
+        refuse_too_large(len(task.train), ready.row_bytes, folder)
         with building_in(folder) as objects:
             checkpoints = _write_checkpoints(source, objects)
-            rows = _write_vectors(task, method, plan, objects, progress)
+            rows = write_vectors(task, ready, queries, objects, progress)
+            entry = _method_entry(spec.method, method, fitted, objects)
+            vectors = _vectors_entry(ready, rows.shards, objects)
             manifest = m.Manifest(
                 format=m.FORMAT,
-                method=_method_entry(spec.method, method, fitted, objects),
+                method=entry,
                 task=m.TaskEntry(
                     labels=None if task.labels is None else list(task.labels), input=task.codec.describe()
                 ),
@@ -83,7 +82,8 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                 optimizer=_optimizer_entry(source),
                 caveats=_caveats(source, step_sizes, spec.eta),
                 choice=choice,
-                vectors=_vectors_entry(method, rows.shards),
+                card=_card(ready, queries, rows, (entry, vectors), objects),
+                vectors=vectors,
                 search=m.SearchEntry(kind="flat"),
                 examples=[_write_examples(task, rows, objects, progress)],
                 probe=_write_probe(task, source.model, objects),
@@ -92,15 +92,6 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
             version = commit(folder, manifest)
     _log(folder, version, started)
     return version
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """What the pass over the training set leaves: shards, self-influence [n, c] or None, and content hashes [n]."""
-
-    shards: list[m.ShardEntry]
-    self_influence: np.ndarray | None
-    content: list[str]
 
 
 def _plan(task: Task, spec: BuildSpec, source: Source) -> m.Plan:
@@ -112,39 +103,11 @@ def _plan(task: Task, spec: BuildSpec, source: Source) -> m.Plan:
     )
 
 
-def _method(
-    task: Task, spec: BuildSpec, source: Source, plan: m.Plan, step_sizes: Sequence[StepSizes] | None
-) -> tuple[Method, dict[str, Tensor]]:
-    """Fit the method, and return it with what the index must keep of that."""
-    train = (read_rows(task.train, rows) for rows in batches(len(task.train), plan.batch_size))
-    kind, parameters = method_kind(spec.method), spec.method_parameters
-    by_name = None if step_sizes is None else [sizes.by_name for sizes in step_sizes]
-    fitted = kind.fit(source.model, parameters, train, by_name)
-    return kind.open(source.model, source.etas, parameters, fitted), fitted
-
-
-def _write_vectors(task: Task, method: Method, plan: m.Plan, objects: Objects, progress: Progress) -> _Rows:
-    """Stream the training set through the method, once."""
-    writer = VectorWriter(objects, method.parts[-1].stop)
-    self_influence, content = [], []
-    total = len(task.train)
-    for rows in batches(total, plan.batch_size):
-        inputs, targets = read_rows(task.train, rows)
-        check_labels(task, "train", rows, targets)
-        found = method.train_rows((inputs, targets))
-        writer.add(found.vectors.cpu().numpy())
-        if found.self_influence is not None:
-            self_influence.append(found.self_influence.cpu().numpy())
-        content += [content_hash(x, y) for x, y in zip(inputs, targets, strict=True)]
-        progress("vectors", rows.stop, total)
-    return _Rows(writer.finish(), np.concatenate(self_influence) if self_influence else None, content)
-
-
-def _method_entry(name: str, method: Method, fitted: dict[str, Tensor], objects: Objects) -> m.MethodEntry:
+def _method_entry(name: str, method: Method, fitted: Mapping[str, Tensor], objects: Objects) -> m.MethodEntry:
     return m.MethodEntry(
         name=name,
         parameters=dict(method.parameters),
-        fitted=objects.add(safetensors.torch.save(fitted)) if fitted else None,
+        fitted=objects.add(safetensors.torch.save(dict(fitted))) if fitted else None,
         random_scheme=SCHEME,
         random_check=dict(method.random_check),
     )
@@ -174,13 +137,38 @@ def _block_entries(layout: Layout) -> list[m.BlockEntry]:
     ]
 
 
-def _vectors_entry(method: Method, shards: list[m.ShardEntry]) -> m.VectorsEntry:
+def _vectors_entry(ready: Pass, shards: list[m.ShardEntry], objects: Objects) -> m.VectorsEntry:
+    code = None
+    if ready.code is not None:
+        code = m.CodeEntry(object=objects.add(ready.code.tensors()), row_bytes=ready.code.row_bytes)
     return m.VectorsEntry(
-        dtype="<f4",
+        dtype="<f4" if code is None else "coded",
         rows=sum(shard.rows for shard in shards),
-        width=method.parts[-1].stop,
-        parts=[m.PartEntry(name=p.name, start=p.start, stop=p.stop) for p in method.parts],
+        width=ready.method.parts[-1].stop,
+        parts=[m.PartEntry(name=p.name, start=p.start, stop=p.stop) for p in ready.method.parts],
         shards=shards,
+        code=code,
+    )
+
+
+def _card(
+    ready: Pass,
+    queries: CardQueries | None,
+    rows: VectorRows,
+    entries: tuple[m.MethodEntry, m.VectorsEntry],
+    objects: Objects,
+) -> CardEntry | None:
+    """Measure the stored vectors; None where nobody asked or the method has no exact scores."""
+    if queries is None or rows.exact is None:
+        return None
+    method, vectors = entries
+    bases = [method.fitted, None if vectors.code is None else vectors.code.object]
+    return measured_card(
+        queries,
+        rows.exact,
+        query_vectors(ready.method, queries),
+        open_store(objects, vectors),
+        basis_bytes=sum(base.bytes for base in bases if base is not None),
     )
 
 
@@ -214,7 +202,7 @@ def _unshared(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
 
 
-def _write_examples(task: Task, rows: _Rows, objects: Objects, progress: Progress) -> m.ExamplesEntry:
+def _write_examples(task: Task, rows: VectorRows, objects: Objects, progress: Progress) -> m.ExamplesEntry:
     splits = {name: len(examples) for name in ("train", "test") if (examples := task.split(name)) is not None}
     with tempfile.TemporaryDirectory(dir=objects.folder, prefix=".new-") as scratch:
         path = Path(scratch) / "examples.sqlite"

@@ -88,17 +88,17 @@ def machine_memory() -> int:
     return min(physical, int(limit)) if limit.isdigit() else physical
 
 
-def refuse_too_large(rows: int, width: int, out: Path) -> None:
+def refuse_too_large(rows: int, row_bytes: int, out: Path) -> None:
     """State the bytes of the vectors before any work, and refuse what the disk or the memory cannot hold.
 
     Raises:
         TooLargeError: with both numbers and the choices.
     """
-    need = 4 * rows * width
+    need = rows * row_bytes
     existing = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
     for name, limit in (("free disk", shutil.disk_usage(existing).free), ("memory", machine_memory())):
         if need > 0.9 * limit:
             raise TooLargeError(
-                f"{rows:,} vectors of {width:,} numbers are {need / 2**30:.1f} GiB; "
-                f"the {name} is {limit / 2**30:.1f} GiB. Use projection 'rank1' or fewer numbers a checkpoint"
+                f"{rows:,} vectors of {row_bytes:,} bytes are {need / 2**30:.1f} GiB; "
+                f"the {name} is {limit / 2**30:.1f} GiB. Use projection 'pca' or fewer bytes an example"
             )

@@ -23,7 +23,8 @@ from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.block import BlockGradient
 from indexer.gradients.layout import Block
 from indexer.gradients.memory import bytes_per_example
-from indexer.projection.projections import Projection, make_projection
+from indexer.methods.tracin_kind import TracInKind, fitted_projection
+from indexer.projection.projections import Projection
 from indexer.task import Task, read_rows
 
 ROWS = 64  # training examples that are measured at most, evenly spaced
@@ -35,7 +36,7 @@ class BlockSurvey:
     """One parameter block.
 
     energy: its share of the squared norm of the gradient, over the measured examples and checkpoints;
-    numbers: what is stored of it a checkpoint, None where blocks share their numbers;
+    numbers: what is stored of it a checkpoint, None where blocks share their numbers, or the bytes of a coded row;
     seconds: an example and checkpoint, for its part of the vector and its norm, and on a general path its gradient.
     """
 
@@ -49,8 +50,10 @@ class BlockSurvey:
 class Survey:
     """What a build of the task would do. Seconds are an example and checkpoint, on this machine.
 
-    trained: whether the weights are those of checkpoints, or the model's first ones; step_seconds: a plain training
-    step (forward and backward) in the same batch; seconds: the pass that makes vectors and norms.
+    width: numbers of a vector a checkpoint, as fitted on the measured examples where bases are; coded_bytes: what rows
+    are coded in, None where they are float32. trained: whether the weights are those of checkpoints, or the model's
+    first ones; step_seconds: a plain training step (forward and backward) in the same batch; seconds: the pass that
+    makes vectors and norms.
     """
 
     blocks: tuple[BlockSurvey, ...]
@@ -60,6 +63,7 @@ class Survey:
     trained: bool
     rows: int
     width: int
+    coded_bytes: int | None
     batch_size: int
     memory_format: str
     step_seconds: float
@@ -67,8 +71,8 @@ class Survey:
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes that an example's vector takes, all checkpoints together."""
-        return 4 * self.width * self.checkpoints
+        """Bytes that an example's vector takes at most, all checkpoints together."""
+        return 4 * self.width * self.checkpoints if self.coded_bytes is None else self.coded_bytes
 
     @property
     def build_seconds(self) -> float:
@@ -84,15 +88,15 @@ def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
     module = copy.deepcopy(task.model())
     states = (own_state(module),) if checkpoints is None else read_states(selected(spec)[0], module).states
     model = warm_model(task, module, states, options_of(spec))
-    projection = make_projection(model.layout, spec.projection)
     few = read_rows(task.train, range(min(PLANNED_ON, len(task.train))))
     batch_size = spec.batch_size or plan_batch_size(bytes_per_example(model, few))
     count = min(ROWS, batch_size, len(task.train))
     batch = read_rows(task.train, [i * len(task.train) // count for i in range(count)])
+    projection = _projection(model, spec, batch)
     measured = [_measure(model, i, batch, projection) for i in range(len(model))]
     energies = {name: sum(m.energy[name] for m in measured) for name in measured[0].energy}
     total = sum(energies.values()) or 1.0
-    apart = sum(measured[0].numbers.values()) == projection.width
+    apart = spec.coded_bytes is None and sum(measured[0].numbers.values()) == projection.width
     blocks = tuple(
         BlockSurvey(
             block,
@@ -110,11 +114,21 @@ def survey(task: Task, checkpoints: Path | None, spec: BuildSpec) -> Survey:
         trained=checkpoints is not None,
         rows=len(task.train),
         width=projection.width,
+        coded_bytes=spec.coded_bytes,
         batch_size=batch_size,
         memory_format="channels_last" if model.placement.channels_last else "contiguous",
         step_seconds=median(m.step for m in measured) / count,
         seconds=median(m.whole for m in measured) / count,
     )
+
+
+def _projection(model: ModelAtCheckpoints, spec: BuildSpec, batch: tuple[Tensor, Tensor]) -> Projection:
+    """Return the projection, fitted on the measured examples where a build fits it on more."""
+    parameters = spec.method_parameters(len(model))
+    parameters.pop("preconditioner", None)
+    etas = [dict.fromkeys(model.parameters, 1.0)] * len(model)
+    fitted = TracInKind().fit(model, etas, parameters, lambda: [batch], None)
+    return fitted_projection(model, parameters, fitted.tensors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec, read_spec
 from indexer.cli.options import DEFAULT_ETA, Checkpoints, Choose, Eta, Steps, parse_steps
 from indexer.cli.progress import bars, console
 from indexer.errors import BuildError
+from indexer.index.card import CardEntry
+from indexer.projection.pca import DEFAULT_BYTES, SMALLEST_BYTES
 from indexer.task import load_task
 
 
@@ -22,7 +24,18 @@ def build(
     steps: Steps = None,
     eta: Eta = None,
     projection: Annotated[
-        str | None, typer.Option(help="identity, gaussian or rank1, and how many numbers a checkpoint: 'rank1:1024'.")
+        str | None,
+        typer.Option(
+            help="pca (default; fitted on a sample); or without data countsketch, rank1 or gaussian, with how many "
+            "numbers a checkpoint: 'rank1:1024'; or identity."
+        ),
+    ] = None,
+    bytes_per_example: Annotated[
+        int | None,
+        typer.Option(
+            min=SMALLEST_BYTES,
+            help=f"Store at most so many bytes a training example, all checkpoints together (pca: {DEFAULT_BYTES}).",
+        ),
     ] = None,
     parameters: Annotated[
         list[str] | None,
@@ -49,6 +62,7 @@ def build(
         chosen = replace(
             chosen,
             parameters=parameters or chosen.parameters,
+            bytes_per_example=bytes_per_example or chosen.bytes_per_example,
             preconditioner=preconditioner or chosen.preconditioner,
             device=device or chosen.device,
             choose=chosen.choose if choose is None else choose,
@@ -58,7 +72,10 @@ def build(
         version = build_index(load_task(task), chosen, out, progress)
     manifest = version.manifest
     vectors = manifest.vectors
-    console.print(f"{out}: {vectors.rows:,} vectors of {vectors.width:,} numbers, version {version.version}")
+    size = 4 * vectors.width if vectors.code is None else vectors.code.row_bytes
+    console.print(f"{out}: {vectors.rows:,} vectors of {size:,} bytes, version {version.version}")
+    if manifest.card is not None:
+        console.print(_recall(manifest.card))
     if manifest.choice is not None:
         at = ", ".join(str(entry.step) for entry in manifest.checkpoints)
         console.print(f"{len(manifest.checkpoints)} of {manifest.choice['of']} checkpoints, at steps {at}")
@@ -71,6 +88,11 @@ def build(
     for caveat in manifest.caveats:
         console.print(caveat, style="yellow")
     console.print(f"next: proponent serve {out} --task {task}", style="dim", soft_wrap=True)
+
+
+def _recall(card: CardEntry) -> str:
+    found = f"{card.proponents.recall_at_10:.0%} of proponents, {card.opponents.recall_at_10:.0%} of opponents"
+    return f"recall@10 against exact scores, {card.queries} {card.source} queries: {found}"
 
 
 def _spec(checkpoints: Path, projection: str | None, file: Path | None) -> BuildSpec:
@@ -95,9 +117,10 @@ def parse_projection(option: str | None) -> dict[str, Any]:
     if option is None:
         return dict(DEFAULT_PROJECTION)
     name, colon, numbers = option.partition(":")
-    if colon and not (numbers.isascii() and numbers.isdigit()):
+    if not colon:
+        return {"name": name} if name == "identity" else {"name": name, "seed": 0}
+    if not (numbers.isascii() and numbers.isdigit()):
         raise BuildError(f"--projection {option!r}: expected a name, or a name and a number as in 'rank1:1024'")
-    if name == "identity" and not colon:
-        return {"name": name}
-    chosen = {"numbers": int(numbers)} if colon else {}
-    return {**DEFAULT_PROJECTION, "name": name, **chosen}
+    if name == "pca":
+        raise BuildError(f"--projection {option!r}: pca is told how many bytes: --bytes-per-example {numbers}")
+    return {"name": name, "numbers": int(numbers), "seed": 0}

@@ -14,7 +14,9 @@ from indexer.building.survey import Survey, survey
 from indexer.cli.build import parse_projection
 from indexer.cli.options import parse_steps
 from indexer.errors import BuildError
+from indexer.index.card import CardEntry
 from indexer.index.versions import IndexVersion, open_version
+from indexer.projection.pca import SMALLEST_BYTES
 from indexer.task import load_task
 
 _CONVENTIONS = {
@@ -31,6 +33,9 @@ def inspect(
     ] = None,
     steps: Annotated[str | None, typer.Option(help="Of a task: at those of these steps, '71,142,355'.")] = None,
     projection: Annotated[str | None, typer.Option(help="Of a task: as for build, such as 'rank1:1024'.")] = None,
+    bytes_per_example: Annotated[
+        int | None, typer.Option(min=SMALLEST_BYTES, help="Of a task: as for build, so many of a vector at most.")
+    ] = None,
     parameters: Annotated[list[str] | None, typer.Option(help="Of a task: only those that fit, 'encoder.*'.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the manifest, or the survey.")] = False,
 ) -> None:
@@ -50,6 +55,7 @@ def inspect(
         spec = BuildSpec(
             checkpoints or Path(),
             projection=parse_projection(projection),
+            bytes_per_example=bytes_per_example,
             parameters=parameters or (),
             choose=choose,
             steps=parse_steps(steps),
@@ -60,16 +66,16 @@ def inspect(
         else:
             _print_survey(console, what, found)
         return
-    if parameters or any(option is not None for option in (checkpoints, choose, steps, projection)):
+    if parameters or any(option is not None for option in (checkpoints, choose, steps, projection, bytes_per_example)):
         raise BuildError(
-            "--checkpoints, --choose, --steps, --projection and --parameters are for a task; "
+            "--checkpoints, --choose, --steps, --projection, --bytes-per-example and --parameters are for a task; "
             f"{what!r} is the folder of an index"
         )
     version = open_version(Path(what))
     if as_json:
         console.print_json(version.manifest.model_dump_json())
         return
-    for table in (_facts(version), _checkpoints(version), _blocks(version)):
+    for table in (_facts(version), _card(version), _checkpoints(version), _blocks(version)):
         console.print(table)
 
 
@@ -91,12 +97,14 @@ def _print_survey(console: Console, task: str, found: Survey) -> None:
         "weights", f"of {found.checkpoints} checkpoints" if found.trained else "the model's first ones, untrained"
     )
     facts.add_row("a query", found.sequential or "all checkpoints in one vectorised pass")
-    facts.add_row("vectors", f"{found.width:,} numbers a checkpoint, {found.vector_bytes:,} bytes an example")
+    kind = f"{found.width:,} numbers a checkpoint," if found.coded_bytes is None else "coded, at most"
+    facts.add_row("vectors", f"{kind} {found.vector_bytes:,} bytes an example")
     facts.add_row("batches", f"of {found.batch_size}, {found.memory_format}")
     ratio = found.seconds / found.step_seconds
     facts.add_row("a pass", f"{1e6 * found.seconds:,.0f} µs an example and checkpoint: {ratio:.2f} training steps")
     told = f"about {_duration(found.build_seconds)} for {found.rows:,} examples at {found.checkpoints} checkpoint"
-    facts.add_row("a build", told + ("" if found.checkpoints == 1 else "s"))
+    told += "" if found.checkpoints == 1 else "s"
+    facts.add_row("a build", told + ("" if found.coded_bytes is None else ", once a sample is fitted"))
     console.print(facts)
 
 
@@ -118,7 +126,8 @@ def _facts(version: IndexVersion) -> Table:
     table = Table("index", version.name, title_justify="left")
     table.add_row("version", version.version)
     table.add_row("method", f"{manifest.method.name} {manifest.method.parameters}")
-    table.add_row("vectors", f"{vectors.rows:,} of {vectors.width:,} float32 numbers, {4 * vectors.width:,} bytes each")
+    kind, size = ("float32", 4 * vectors.width) if vectors.code is None else ("coded", vectors.code.row_bytes)
+    table.add_row("vectors", f"{vectors.rows:,} of {vectors.width:,} {kind} numbers, {size:,} bytes each")
     table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.splits.items()))
     table.add_row("input", str(manifest.task.input))
     table.add_row("labels", "none: a regression" if manifest.task.labels is None else ", ".join(manifest.task.labels))
@@ -135,6 +144,46 @@ def _facts(version: IndexVersion) -> Table:
     table.add_row("a query", manifest.sequential or "all checkpoints in one vectorised pass")
     table.add_row("plan", f"batches of {plan.batch_size}, {plan.threads} threads, {plan.memory_format}, {plan.device}")
     return table
+
+
+def _card(version: IndexVersion) -> Table:
+    card = version.manifest.card
+    if card is None:
+        return Table("card", "none: how well its scores agree with exact ones was not measured", title_justify="left")
+    told = f"{card.queries:,} {card.source} examples against {card.rows:,} rows"
+    if card.source == "train":
+        told += ", without themselves"
+    table = Table("card", told, title_justify="left")
+    for direction, entry in (("proponents", card.proponents), ("opponents", card.opponents)):
+        at_10 = _figure(entry.recall_at_10, entry.recall_at_10_interval)
+        at_100 = _figure(entry.recall_at_100, entry.recall_at_100_interval)
+        table.add_row(direction, f"recall@10 {at_10}, recall@100 {at_100}")
+    table.add_row("Pearson", _figure(card.pearson, card.pearson_interval, 4))
+    table.add_row("Spearman", _figure(card.spearman, card.spearman_interval, 4))
+    table.add_row("score error", _errors(card))
+    table.add_row("in brackets", f"{card.confidence:.0%} intervals, over queries")
+    bases = f", and {card.basis_bytes:,} of bases" if card.basis_bytes else ""
+    table.add_row("a query reads", f"{card.bytes_per_example:,.10g} bytes an example{bases}")
+    return table
+
+
+def _figure(value: float | None, interval: tuple[float, float] | None, digits: int = 3) -> str:
+    """Return a figure and its interval as a person reads them.
+
+    >>> _figure(0.9124, (0.8812, 0.94)), _figure(None, None)
+    ('0.912 [0.881, 0.940]', 'none: all scores are equal')
+    """
+    if value is None:
+        return "none: all scores are equal"
+    bounds = "" if interval is None else f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return f"{value:.{digits}f}{bounds}"
+
+
+def _errors(card: CardEntry) -> str:
+    if not card.error:
+        return "none: all exact scores are zero"
+    told = ", ".join(f"{entry.share:.0%} within {entry.of_rms:.3g}" for entry in card.error)
+    return f"{told} of the RMS of a query's scores"
 
 
 def _checkpoints(version: IndexVersion) -> Table:

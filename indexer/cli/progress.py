@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from indexer.building.build import Progress as OnProgress
+from indexer.building.progress import Progress as OnProgress
 
 console = Console(stderr=True, markup=False)
 

@@ -24,6 +24,9 @@ def query(
     image: Annotated[Path | None, typer.Option(help="A PNG or JPEG file instead.")] = None,
     label: Annotated[str | None, typer.Option(help="Explain this label; else the predicted one.")] = None,
     target: Annotated[float | None, typer.Option(help="Explain the loss at this target: for regressions.")] = None,
+    normalised: Annotated[
+        bool, typer.Option("--normalised", help="Order by score over the norm of the training example's gradient.")
+    ] = False,
     k: Annotated[int, typer.Option("-k", help="Hits in each direction.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -34,7 +37,8 @@ def query(
     A positive score: training on the example lowered the loss of what you ask about.
     """
     ask = Ask.open(index, load_task(task))
-    ranking = ask.query(Question(_example(example, image), label, target, k=k))
+    question = Question(_example(example, image), label, target, k=k, view="normalised" if normalised else "dot")
+    ranking = ask.query(question)
     if as_json:
         typer.echo(orjson.dumps(asdict(ranking), option=orjson.OPT_INDENT_2).decode())
         return

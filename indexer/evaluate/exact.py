@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from indexer.building.build import Progress, silent
 from indexer.building.plan import batches
+from indexer.building.progress import Progress, silent
 from indexer.building.selection import selected
 from indexer.building.source import Options, open_source
 from indexer.building.spec import BuildSpec

@@ -104,12 +104,12 @@ class FactorGradient:
 
     def square_norm(self) -> Float[Tensor, " b"]:
         """<g, g> = sum over t, s of <left_t, left_s> <right_t, right_s>, or densely where that is less work."""
-        norm = FactorGradient._dense_norm if self._dense_is_cheaper else FactorGradient._gram_norm
+        norm = FactorGradient._dense_norm if self.dense_is_cheaper else FactorGradient._gram_norm
         return torch.cat([norm(self._some(rows)) for rows in self._chunks()])
 
     def dot(self, other: BlockGradient) -> Float[Tensor, "b q"]:
         """<g, g'> = sum over t, s of <left_t, left'_s> <right_t, right'_s>, or densely where that is less work."""
-        if not isinstance(other, FactorGradient) or self._dense_is_cheaper:
+        if not isinstance(other, FactorGradient) or self.dense_is_cheaper:
             there = other.dense().flatten(1).T
             return torch.cat([self._some(rows).dense().flatten(1) @ there for rows in self._chunks()])
         products = [
@@ -121,21 +121,31 @@ class FactorGradient:
 
     def settled(self) -> BlockGradient:
         """Return the form in which many products with this gradient cost least: dense, or the factors as they are."""
-        return DenseGradient(self.dense()) if self._dense_is_cheaper else self
+        return DenseGradient(self.dense()) if self.dense_is_cheaper else self
 
     def parts(self) -> Iterator[BlockGradient]:
         """Formed where that is less work than factors, and never more of it than fits a cache."""
         for rows in self._chunks():
             yield self._some(rows).settled()
 
+    def in_chunks(self) -> Iterator["FactorGradient"]:
+        """Yield as many examples at a time as fit a cache, as factors."""
+        for rows in self._chunks():
+            yield self._some(rows)
+
     def formed(self) -> Iterator[DenseGradient]:
         """As many at a time as fit a cache."""
         t, m, n = self._shape
-        for rows in _slices(self.uses[0].batch, m * n + (t * n if t > 1 else 0)):
+        for rows in _slices(self.batch, m * n + (t * n if t > 1 else 0)):
             yield DenseGradient(self._some(rows).dense())
 
     @property
-    def _dense_is_cheaper(self) -> bool:
+    def batch(self) -> int:
+        """Examples."""
+        return self.uses[0].batch
+
+    @property
+    def dense_is_cheaper(self) -> bool:
         """m n < t (m + n): forming the gradient costs less than the products of all pairs of positions."""
         t, m, n = self._shape
         return t > 1 and m * n < t * (m + n)
@@ -151,7 +161,7 @@ class FactorGradient:
     def _chunks(self) -> list[slice]:
         """Return slices of the batch whose gradients, factors and products of positions stay within `CHUNK` numbers."""
         t, m, n = self._shape
-        return _slices(self.uses[0].batch, m * n + t * n if self._dense_is_cheaper else t * t)
+        return _slices(self.batch, m * n + t * n if self.dense_is_cheaper else t * t)
 
     def _dense_norm(self) -> Float[Tensor, " b"]:
         return self.dense().square().sum((1, 2))
@@ -164,7 +174,7 @@ class FactorGradient:
             if i == j and not isinstance(left, UnitVectors) and left.shape[1] == 1:
                 product = left.square().sum((1, 2)) * right.square().sum((1, 2))
             else:
-                product = (_gram(left, left_) * (right @ right_.transpose(1, 2))).sum((1, 2))
+                product = (gram(left, left_) * (right @ right_.transpose(1, 2))).sum((1, 2))
             total = total + (product if i == j else 2 * product)
         return total
 
@@ -175,7 +185,7 @@ def _slices(b: int, numbers: int) -> list[slice]:
     return [slice(start, min(start + size, b)) for start in range(0, b, size)]
 
 
-def _gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
+def gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
     """Return <left_t, other_s> for all positions t and s of the same example."""
     if isinstance(left, UnitVectors) and isinstance(other, UnitVectors):
         return (left.ids[:, :, None] == other.ids[:, None, :]).to(torch.get_default_dtype())
@@ -183,7 +193,7 @@ def _gram(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
         assert isinstance(other, Tensor)
         return other.transpose(1, 2).gather(1, left.ids[:, :, None].expand(-1, -1, other.shape[1]))
     if isinstance(other, UnitVectors):
-        return _gram(other, left).transpose(1, 2)
+        return gram(other, left).transpose(1, 2)
     return left @ other.transpose(1, 2)
 
 
@@ -207,7 +217,7 @@ def _across(left: Lefts, other: Lefts) -> Float[Tensor, "b t s"]:
         return left @ other[0].T
     else:
         other = other.expand(b, -1, -1)
-    return _gram(left, other)
+    return gram(left, other)
 
 
 @dataclass(frozen=True, slots=True)

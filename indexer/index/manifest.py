@@ -6,8 +6,9 @@ that an older reader would misread raises ``FORMAT``; the golden index in the te
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from indexer.index.card import CardEntry
 from indexer.index.objects import ObjectRef
 
 FORMAT: Literal[1] = 1
@@ -75,14 +76,28 @@ class ShardEntry(_Frozen):
     rows: int = Field(gt=0)
 
 
-class VectorsEntry(_Frozen):
-    """The train vectors: little-endian float32 rows, shard after shard."""
+class CodeEntry(_Frozen):
+    """The code of coded vectors (safetensors: bits and step of every coordinate), and the bytes of a record."""
 
-    dtype: Literal["<f4"]
+    object: ObjectRef
+    row_bytes: int = Field(ge=4)
+
+
+class VectorsEntry(_Frozen):
+    """The train vectors, shard after shard: little-endian float32 rows, or records of a code."""
+
+    dtype: Literal["<f4", "coded"]
     rows: int = Field(gt=0)
     width: int = Field(gt=0)
     parts: list[PartEntry]
     shards: list[ShardEntry]
+    code: CodeEntry | None = None
+
+    @model_validator(mode="after")
+    def _coded_by_its_code(self) -> "VectorsEntry":
+        if (self.code is None) == (self.dtype == "coded"):
+            raise ValueError("vectors of dtype 'coded' have a code, and no others have one")
+        return self
 
 
 class SearchEntry(_Frozen):
@@ -132,7 +147,7 @@ class Manifest(_Frozen):
     sequential: why queries take one checkpoint after the other; null where one pass takes all.
     left_out: parameters that are not part of the gradient: frozen, or not chosen.
     optimizer: what the run was trained with, as its listing says; null where it does not. caveats: what a reader of
-    scores must know, repeated in every answer.
+    scores must know, repeated in every answer. card: how well scores agree with exact ones, where that was measured.
     Fields with a default came after the first manifests of format 1, which do not have them.
     """
 
@@ -147,6 +162,7 @@ class Manifest(_Frozen):
     optimizer: dict[str, Any] | None = None
     caveats: list[str] = []
     choice: dict[str, Any] | None = None
+    card: CardEntry | None = None
     vectors: VectorsEntry
     search: SearchEntry
     examples: list[ExamplesEntry] = Field(min_length=1, max_length=1)
@@ -165,6 +181,8 @@ class Manifest(_Frozen):
         """Return every object by a name for people."""
         found = {f"checkpoint {i} ({c.file!r})": c.object for i, c in enumerate(self.checkpoints, 1)}
         found |= {f"vectors, shard {i}": shard.object for i, shard in enumerate(self.vectors.shards, 1)}
+        if self.vectors.code is not None:
+            found["code of the vectors"] = self.vectors.code.object
         found |= {"examples" if i == 1 else f"examples, segment {i}": e.object for i, e in enumerate(self.examples, 1)}
         found["probe outputs"] = self.probe.object
         if self.method.fitted is not None:

@@ -1,6 +1,6 @@
 """What a method is. Everything else (store, search, service) is written once and does not know which it serves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,9 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
+from indexer.gradients.capture import Gradients
+from indexer.index.code import Code
 
 Batch = tuple[Tensor, Tensor]
 Etas = Sequence[Mapping[str, float]]  # the weight of each checkpoint, for every parameter of the gradient by name
+Asked = Sequence[Gradients]  # the gradients of queries at each checkpoint, in the form in which products cost least
+Sample = Callable[[], Iterable[Batch]]  # training examples to fit on, batch after batch, the same each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class TrainRows:
-    """What the index stores of a batch: vectors [b, m], and self-influence by part [b, c] where it is exact."""
+    """What the index stores of a batch: vectors [b, m], and self-influence by part [b, c] where it is exact.
+
+    scores: the exact ones of queries that were asked about in the same pass.
+    """
 
     vectors: Float[Tensor, "b m"]
     self_influence: Float[Tensor, "b c"] | None
+    scores: Float[Tensor, "b q"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a method was fitted to be: tensors that the index keeps, and how its vectors are coded (None: float32)."""
+
+    tensors: Mapping[str, Tensor]
+    code: Code | None = None
 
 
 @runtime_checkable
@@ -54,8 +70,11 @@ class Method(Protocol):
     def random_check(self) -> Mapping[str, list[float]]:
         """The first eight numbers of each random matrix, kept in the manifest to prove that they can be drawn again."""
 
-    def train_rows(self, batch: Batch) -> TrainRows:
-        """Return what is stored of training examples."""
+    def asked(self, queries: Batch) -> Asked | None:
+        """Return what exact scores of queries need, or None where the method has no exact scores in a pass."""
+
+    def train_rows(self, batch: Batch, asked: Asked | None = None) -> TrainRows:
+        """Return what is stored of training examples, and their exact scores where somebody asked."""
 
     def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
         """Return the vectors of queries, and h at each checkpoint."""
@@ -73,11 +92,12 @@ class MethodKind(Protocol):
     def fit(
         self,
         model: ModelAtCheckpoints,
+        etas: Etas,
         parameters: Mapping[str, Any],
-        batches: Iterable[Batch],
+        sample: Sample,
         step_sizes: Sequence[Mapping[str, Tensor]] | None,
-    ) -> dict[str, Tensor]:
-        """Return the tensors that the index must keep for the method.
+    ) -> Fitted:
+        """Return what the index must keep for the method.
 
         step_sizes: those of the optimizer at each checkpoint, by parameter; None where nobody asked for them.
         """

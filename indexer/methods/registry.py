@@ -2,7 +2,7 @@
 
 from indexer.errors import BuildError
 from indexer.methods.method import MethodKind
-from indexer.methods.tracin import TracInKind
+from indexer.methods.tracin_kind import TracInKind
 
 METHODS: dict[str, MethodKind] = {"tracin": TracInKind()}
 

@@ -9,21 +9,21 @@ With a preconditioner every gradient is first multiplied, entry by entry, by the
 sizes D_i, on both sides: the score is then the sum of eta_i <grad l(w_i, z), D_i grad h(w_i, z')>.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from indexer.errors import BuildError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.block import BlockGradient, ScaledGradient
 from indexer.gradients.capture import Gradients
 from indexer.gradients.layout import Layout
-from indexer.methods.method import Batch, Etas, Part, TrainRows
+from indexer.methods.method import Asked, Batch, Etas, Part, TrainRows
 from indexer.projection.identity import Identity
-from indexer.projection.projections import Projection, describe, make_projection, project
+from indexer.projection.pca import Pca
+from indexer.projection.projections import Projection, describe, project
 
 _SCALE = "/scale"  # after a block's name, among the tensors of a checkpoint
 _ROOT = "/root of eta"
@@ -80,33 +80,61 @@ class TracIn:
 
     @property
     def random_check(self) -> Mapping[str, list[float]]:
-        """The head of every random matrix, by ``checkpoint/name``."""
-        return {
-            f"{i}/{name}": stack[i].flatten()[:8].tolist()
-            for name, stack in self._drawn.items()
-            for i in range(len(self._model))
-        }
+        """The head of every random matrix, by ``checkpoint/name``; nothing is drawn anew of bases that were fitted."""
+        return (
+            {}
+            if isinstance(self._projection, Pca)
+            else {
+                f"{i}/{name}": stack[i].flatten()[:8].tolist()
+                for name, stack in self._drawn.items()
+                for i in range(len(self._model))
+            }
+        )
 
-    def train_rows(self, batch: Batch) -> TrainRows:
-        """One capture a checkpoint gives the vector and the exact self-influence."""
-        vectors, norms = [], []
+    def gradients(self, checkpoint: int, batch: Batch) -> Gradients:
+        """Return the gradients at a checkpoint, preconditioned, without eta."""
+        here = self._here(checkpoint)
+        found = self._model.at(checkpoint, batch).kept
+        return {name: self._preconditioned(name, gradient, here) for name, gradient in found.items()}
+
+    def roots(self, checkpoint: int) -> dict[str, Tensor]:
+        """Return the root of eta of every block."""
+        return {name: self._tensors[f"{name}{_ROOT}"][checkpoint] for name in self._etas}
+
+    def asked(self, queries: Batch) -> list[Gradients]:
+        """The queries' gradients, each in the form in which many products with it cost least."""
+        return [
+            {name: gradient.settled() for name, gradient in self.gradients(i, queries).items()}
+            for i in range(len(self._model))
+        ]
+
+    def train_rows(self, batch: Batch, asked: Asked | None = None) -> TrainRows:
+        """One capture a checkpoint gives the vector, the exact self-influence and the exact scores."""
+        vectors, norms, scores = [], [], []
         for i in range(len(self._model)):
-            here = self._here(i)
+            here, queries = self._here(i), None if asked is None else asked[i]
 
             def keep(
-                name: str, gradient: BlockGradient, i: int = i, here: Mapping[str, Tensor] = here
-            ) -> tuple[Tensor, Tensor]:
-                made = [
+                name: str,
+                gradient: BlockGradient,
+                here: Mapping[str, Tensor] = here,
+                queries: Gradients | None = queries,
+            ) -> list[tuple[Tensor, ...]]:
+                return [
                     (self._projection.piece(name, part, here), part.square_norm())
+                    + (() if queries is None else (part.dot(queries[name]),))
                     for part in self._preconditioned(name, gradient, here).parts()
                 ]
-                pieces, squares = torch.cat([piece for piece, _ in made]), torch.cat([square for _, square in made])
-                return here[f"{name}{_ROOT}"] * pieces, self._etas[name][i] * squares
 
-            kept = self._model.each(i, batch, keep).kept
-            vectors.append(self._projection.join({name: piece for name, (piece, _) in kept.items()}))
-            norms.append(torch.stack([norm for _, norm in kept.values()]).sum(0))
-        return TrainRows(torch.cat(vectors, dim=1), torch.stack(norms, dim=1))
+            parts = self._model.each(i, batch, keep).kept
+            made = {name: [torch.cat(of) for of in zip(*found, strict=True)] for name, found in parts.items()}
+            pieces = {name: here[f"{name}{_ROOT}"] * found[0] for name, found in made.items()}
+            vectors.append(self._projection.join(pieces, here))
+            norms.append(torch.stack([self._etas[name][i] * found[1] for name, found in made.items()]).sum(0))
+            if asked is not None:
+                scores.append(torch.stack([self._etas[name][i] * found[2] for name, found in made.items()]).sum(0))
+        exact = torch.stack(scores).sum(0) if scores else None
+        return TrainRows(torch.cat(vectors, dim=1), torch.stack(norms, dim=1), exact)
 
     def query_vectors(self, batch: Batch) -> tuple[Float[Tensor, "q m"], Float[Tensor, "q c"]]:
         """All checkpoints in one vectorised pass."""
@@ -125,13 +153,7 @@ class TracIn:
     ) -> Iterator[tuple[Float[Tensor, "c b q"], Float[Tensor, "b c"]]]:
         """The same, by checkpoint."""
         here = [self._here(i) for i in range(len(self._model))]
-        asked = [
-            {
-                name: self._preconditioned(name, gradient, here[i]).settled()
-                for name, gradient in self._model.at(i, queries).kept.items()
-            }
-            for i in range(len(self._model))
-        ]
+        asked = self.asked(queries)
         for batch in train:
             scores, norms = [], []
             for i in range(len(self._model)):
@@ -155,72 +177,6 @@ class TracIn:
     def _preconditioned(self, name: str, gradient: BlockGradient, here: Mapping[str, Tensor]) -> BlockGradient:
         scale = here.get(f"{name}{_SCALE}")
         return gradient if scale is None else ScaledGradient(gradient, scale)
-
-
-class TracInKind:
-    """Fits nothing but the preconditioner that was asked for: its projections need no data."""
-
-    def fit(
-        self,
-        model: ModelAtCheckpoints,
-        parameters: Mapping[str, Any],
-        batches: Iterable[Batch],
-        step_sizes: Sequence[Mapping[str, Tensor]] | None,
-    ) -> dict[str, Tensor]:
-        """Return no tensors, or the square roots of the step sizes by ``checkpoint/parameter``.
-
-        Raises:
-            BuildError: the optimizer has no step size for a parameter of the gradient.
-        """
-        if parameters.get("preconditioner") is None:
-            return {}
-        found = {}
-        for i, sizes in enumerate(step_sizes or ()):
-            for name in (name for block in model.layout.blocks for name in block.parameters):
-                if name not in sizes:
-                    raise BuildError(
-                        f"preconditioner 'adam': the optimizer state of checkpoint {i + 1} has no second moments of "
-                        f"{name!r}; leave it out of the parameters, or save the state of an optimizer that steps it"
-                    )
-                found[f"{i}/{name}"] = sizes[name].sqrt()
-        return found
-
-    def open(
-        self,
-        model: ModelAtCheckpoints,
-        etas: Etas,
-        parameters: Mapping[str, Any],
-        fitted: Mapping[str, Tensor],
-    ) -> TracIn:
-        """Return TracInCP with the projection, and the preconditioner, that the parameters name.
-
-        Raises:
-            BuildError: the parameters name no projection, or a preconditioner that is unknown or was not fitted.
-        """
-        if not isinstance(parameters.get("projection"), Mapping):
-            raise BuildError("method 'tracin': expected a projection, such as {'name': 'rank1', 'numbers': 1024}")
-        projection = make_projection(model.layout, parameters["projection"])
-        preconditioner = parameters.get("preconditioner")
-        if preconditioner is None:
-            return TracIn(model, etas, projection)
-        if preconditioner != "adam" or not fitted:
-            raise BuildError(
-                f"method 'tracin': preconditioner {preconditioner!r} is unknown, or its tensors are missing"
-            )
-        return TracIn(model, etas, projection, _block_scales(model, fitted))
-
-
-def _block_scales(model: ModelAtCheckpoints, fitted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return {block: [c, m, n]}: a bias is the last column of its weight's block."""
-    return {
-        block.name: torch.stack(
-            [
-                torch.cat([fitted[f"{i}/{name}"].reshape(block.shape[0], -1) for name in block.parameters], dim=1)
-                for i in range(len(model))
-            ]
-        )
-        for block in model.layout.blocks
-    }
 
 
 def _with_rates_within(layout: Layout, etas: Etas, scales: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Gaussian:
         """The block's columns of G times the block, formed a few examples at a time."""
         return torch.cat([part.values.flatten(1) @ matrices[name].T for part in gradient.formed()])
 
-    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+    def join(self, pieces: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
         """G g: the sum over blocks of columns."""
         first, *others = (pieces[block.name] for block in self.layout.blocks)
         for other in others:

@@ -30,6 +30,6 @@ class Identity:
         """The flattened block."""
         return gradient.dense().flatten(1)
 
-    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+    def join(self, pieces: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
         """The blocks, concatenated."""
         return torch.cat([pieces[block.name] for block in self.layout.blocks], dim=1)

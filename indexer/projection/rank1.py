@@ -68,6 +68,6 @@ class Rank1:
         """The flattened sandwich."""
         return gradient.sandwich(matrices.get(f"{name}/left"), matrices.get(f"{name}/right")).flatten(1)
 
-    def join(self, pieces: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
+    def join(self, pieces: Mapping[str, Tensor], matrices: Mapping[str, Tensor]) -> Float[Tensor, "b d"]:
         """The sandwiches, concatenated."""
         return torch.cat([pieces[block.name] for block in self.layout.blocks], dim=1)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from indexer.index.versions import IndexVersion
 from service.engine import Engine
 from service.routes import engine_of, settings_of
-from service.schemas import CheckpointOut, IndexDetail, IndexList, IndexSummary, Limits
+from service.schemas import CardOut, CheckpointOut, IndexDetail, IndexList, IndexSummary, Limits
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/indexes", tags=["indexes"])
@@ -25,7 +25,7 @@ async def index_detail(
     engine: Annotated[Engine, Depends(engine_of)],
     settings: Annotated[Settings, Depends(settings_of)],
 ) -> IndexDetail:
-    """One index: method, checkpoints, input, labels, limits."""
+    """One index: method, checkpoints, input, labels, limits, and its card."""
     version = engine.version(index)
     manifest = version.manifest
     return IndexDetail(
@@ -37,6 +37,7 @@ async def index_detail(
         ],
         eta_convention=manifest.eta_convention,
         choice=manifest.choice,
+        card=None if manifest.card is None else CardOut(**manifest.card.model_dump()),
         input=manifest.task.input,
         labels=manifest.task.labels,
         explains=engine.explains(index),

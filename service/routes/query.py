@@ -46,7 +46,7 @@ def _question(body: QueryRequest, modality: str, max_k: int) -> Question:
         example = GivenExample(given.model_dump())
     else:
         raise InputFormatError(f"this index takes examples of modality {modality!r} or 'id'")
-    return Question(example, body.label, body.target, body.k, body.explain.quantity)
+    return Question(example, body.label, body.target, body.k, body.explain.quantity, body.view)
 
 
 def _response(answer: Answer, body: QueryRequest) -> Response:
@@ -64,7 +64,7 @@ def _response(answer: Answer, body: QueryRequest) -> Response:
             "probabilities": dict(facts.probabilities),
             "loss": facts.loss,
         },
-        "score": {"method": ranking.method, "explain": ranking.explain, "exact": ranking.exact},
+        "score": {"method": ranking.method, "explain": ranking.explain, "view": ranking.view, "exact": ranking.exact},
         "search": {"exhaustive": ranking.exhaustive},
     }
     for direction, hits in (("proponents", ranking.proponents), ("opponents", ranking.opponents)):
@@ -78,7 +78,7 @@ def _hits(index: str, hits: Sequence[Hit], include: Sequence[str]) -> list[dict[
     rows = []
     for hit in hits:
         row: dict[str, Any] = {"rank": hit.rank, "split": hit.split, "id": hit.id, "label": hit.label}
-        row |= {"score": hit.score, "self_influence": hit.self_influence}
+        row |= {"score": hit.score, "percentile": hit.percentile, "self_influence": hit.self_influence}
         if "per_checkpoint" in include:
             row["per_checkpoint"] = hit.per_checkpoint
         if "media" in include:

@@ -146,19 +146,28 @@ function mix(hits) {
   return h("p", { class: "mix", title: "labels: how many × which" }, ...parts);
 }
 
+/** "> 99.987 %": the share of the index's scores that lies below, with two digits of what is rarer. */
+function above(percentile) {
+  const rarer = Math.min(percentile, 100 - percentile);
+  if (rarer <= 0) return percentile > 0 ? "> all" : "> none";
+  return `> ${percentile.toFixed(Math.min(4, Math.max(0, 1 - Math.floor(Math.log10(rarer)))))} %`;
+}
+
 function card(hit, { limits, checkpoints, asked, choose }) {
   const bar = h("span", { class: hit.score < 0 ? "fill negative" : "fill" });
   bar.style.width = `${(50 * Math.abs(hit.score)) / limits.score}%`;
   const self = hit.split === asked.split && hit.id === asked.id;
   const influence = hit.self_influence === null ? "" : `\nself-influence ${signed(hit.self_influence).replace("+", "")}`;
-  const title = `Ask about ${hit.split} ${hit.id}\nscore ${signed(hit.score)}${influence}`;
+  const place = hit.percentile == null ? "" : above(hit.percentile);
+  const beside = place && `, ${place} of a sample of this index's scores`;
+  const title = `Ask about ${hit.split} ${hit.id}\nscore ${signed(hit.score)}${beside}${influence}`;
   return h("button", { type: "button", class: "card", title, onclick: () => choose(hit) },
     h("img", { src: hit.media_url, alt: "", width: 48, height: 48 }),
     h("span", { class: "name" },
       h("span", { class: "label" }, h("span", { class: "unseen" }, "label "), hit.label),
       h("span", { class: "id" }, self ? "query itself" : `${hit.split} ${hit.id}`)),
     h("span", { class: "track zero" }, bar),
-    h("span", { class: "score" }, signed(hit.score)),
+    h("span", { class: "score" }, signed(hit.score), place ? h("small", {}, place) : null),
     hit.per_checkpoint ? sparkline(hit.per_checkpoint, limits.part, checkpoints) : null);
 }
 
@@ -179,15 +188,28 @@ function sparkline(parts, limit, checkpoints) {
 }
 
 /** The shortest name that a checkpoint has. */
-export function checkpointName(checkpoint, i) {
+function checkpointName(checkpoint, i) {
   if (checkpoint?.epoch != null) return `epoch ${Number(checkpoint.epoch.toPrecision(4))}`;
   return checkpoint?.step != null ? `step ${checkpoint.step}` : `checkpoint ${i + 1}`;
 }
 
 /** What a checkpoint weighs: one eta, or one for each group of parameters. */
-export function weights({ eta, rates }) {
+function weights({ eta, rates }) {
   const etas = rates.length ? rates.map((rate) => rate.eta) : [eta];
   return `eta ${etas.map((value) => Number(value.toPrecision(4))).join(" and ")}`;
+}
+
+/** An index in one line and, for who points at it, more: "recall@10 91 % / 94 %" is that of both directions. */
+export function about({ version, method, rows, checkpoints, card }) {
+  const facts = [`version ${version.slice(0, 12)}`, method, `${count(rows)} training examples`,
+    `${checkpoints.length} checkpoint${checkpoints.length === 1 ? "" : "s"}`];
+  const more = checkpoints.map((checkpoint, i) => `${checkpointName(checkpoint, i)}, ${weights(checkpoint)}`);
+  if (card) {
+    const [up, down] = [card.proponents, card.opponents].map((found) => `${(100 * found.recall_at_10).toFixed(0)} %`);
+    facts.push(`recall@10 ${up} / ${down}`);
+    more.push(`recall of proponents / opponents, on ${count(card.queries)} ${card.source} examples`);
+  }
+  return { textContent: facts.join(" \u00b7 "), title: more.join("\n") };
 }
 
 /** Milliseconds by stage, in the order of the answer; the total last. */

@@ -7,8 +7,7 @@
 // Keys, while the panel has focus and no field does: j or right = next example, k or left = previous one.
 
 import {
-  checkpointName, column, count, failure, frame, h, labelOptions, prediction, scales, signed, sizeOptions, skeleton, timing,
-  weights,
+  about, column, count, failure, frame, h, labelOptions, prediction, scales, signed, sizeOptions, skeleton, timing,
 } from "./draw.js";
 import { copied } from "./copy.js";
 import { Ids, MOST_LISTED, Problem, call } from "./api.js";
@@ -199,10 +198,8 @@ class ProponentPanel extends HTMLElement {
   }
 
   #drawIndex() {
-    const { version, rows, method, checkpoints, splits, input, labels } = this.#index;
-    this.#parts.facts.textContent = [`version ${version.slice(0, 12)}`, method, `${count(rows)} training examples`,
-      `${checkpoints.length} checkpoint${checkpoints.length === 1 ? "" : "s"}`].join(" · ");
-    this.#parts.facts.title = checkpoints.map((c, i) => `${checkpointName(c, i)}, ${weights(c)}`).join("\n");
+    const { splits, input, labels } = this.#index;
+    Object.assign(this.#parts.facts, about(this.#index));
     for (const split of ["test", "train"]) this.#parts[split].hidden = !splits[split];
     this.#parts.upload.hidden = input.modality !== "image";
     this.#parts.label.parentElement.hidden = !labels;

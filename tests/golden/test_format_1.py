@@ -89,11 +89,15 @@ def test_a_new_index_of_the_same_task_is_of_the_same_format(tmp_path: Path) -> N
     old, new = manifest(GOLDEN), manifest(tmp_path / "new")
     later = {name: new.pop(name) for name in ("left_out", "optimizer", "caveats", "choice")}
     assert later == {"left_out": [], "optimizer": None, "caveats": [], "choice": None}
+    card = new.pop("card")
+    assert (card["queries"], card["source"], card["rows"]) == (2, "test", 6)
+    assert card["proponents"]["recall_at_10"] == card["opponents"]["recall_at_10"] == 1  # of all rows, there are six
     assert [(entry.pop("rates"), entry.pop("adapter")) for entry in new["checkpoints"]] == [([], False)] * 2
     assert {name: new["plan"].pop(name) for name in ("memory_format", "device")} == {
         "memory_format": "contiguous",
         "device": "cpu",
     }
+    assert new["vectors"].pop("code") is None
     assert keys(new) == keys(old)
     for key in ("format", "method", "task", "checkpoints", "blocks", "sequential"):
         assert new[key] == old[key]

@@ -51,7 +51,7 @@ def fake_ranking() -> Ranking:
         exact=False,
         exhaustive=True,
         query=QueryFacts("cat", "predicted", "cat", {"cat": 0.75, "dog": 0.25}, 0.5),
-        proponents=(Hit(1, "train", "2", "cat", 3.0, (1.0, 2.0), 4.0),),
+        proponents=(Hit(1, "train", "2", "cat", 3.0, (1.0, 2.0), 4.0, 99.99),),
         opponents=(Hit(1, "train", "0", "dog", -3.0, (-1.0, -2.0), None),),
         milliseconds={"decode": 1.0, "gradients": 2.0, "search": 3.0, "fetch": 4.0, "total": 10.0},
     )

@@ -18,6 +18,7 @@ def test_a_question_needs_only_its_example() -> None:
         "label": None,
         "target": None,
         "explain": {"quantity": "loss"},
+        "view": "dot",
         "k": 10,
         "directions": ["proponents", "opponents"],
         "include": ["per_checkpoint", "media"],
@@ -31,7 +32,10 @@ def test_the_modality_chooses_the_kind_of_example() -> None:
         QueryRequest.model_validate({"example": KNOWN | {"data": "AAAA"}})
 
 
-@pytest.mark.parametrize("model", [schemas.KnownExampleIn, schemas.ImageIn, schemas.ExplainLoss, schemas.QueryRequest])
+@pytest.mark.parametrize(
+    "model",
+    [schemas.KnownExampleIn, schemas.ImageIn, schemas.ExplainLoss, schemas.QueryRequest, schemas.ExampleListing],
+)
 def test_requests_are_frozen_and_refuse_what_they_do_not_know(model: type[schemas._Request]) -> None:
     assert model.model_config["extra"] == "forbid"
     assert model.model_config["frozen"] is True

@@ -181,7 +181,7 @@ def test_too_large_an_index_is_refused_before_anything_is_written(
     small: Task, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}.__getitem__)
-    with pytest.raises(TooLargeError, match=r"50 vectors of 1,230 numbers are 0\.0 GiB; the memory is 0\.0 GiB"):
+    with pytest.raises(TooLargeError, match=r"50 vectors of 4,920 bytes are 0\.0 GiB; the memory is 0\.0 GiB"):
         build(small, spec, tmp_path / "index")
     assert list(tmp_path.iterdir()) == []
 
@@ -191,6 +191,8 @@ def test_too_large_an_index_is_refused_before_anything_is_written(
     [
         ({"method": "magic"}, "unknown method 'magic'; expected one of tracin"),
         ({"projection": {"name": "magic"}}, "unknown projection 'magic'; expected one of identity, gaussian, rank1"),
+        ({"projection": {"name": "pca", "numbers": 64}}, r"'pca' does not take the parameters \['bytes', 'numbers'\]"),
+        ({"projection": {"name": "pca", "sample": 1}}, "pca with sample=1: expected at least 2 training examples"),
         ({"projection": {"name": "identity", "seed": 1}}, r"'identity' does not take the parameters \['seed'\]"),
         ({"projection": {"name": "gaussian", "numbers": 0}}, "gaussian with numbers=0: expected at least 1"),
     ],

@@ -89,20 +89,20 @@ def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_machine")
 def test_what_fits_is_let_through(tmp_path: Path) -> None:
-    refuse_too_large(1_000_000, 900, tmp_path)
+    refuse_too_large(1_000_000, 3600, tmp_path)
 
 
 @pytest.mark.usefixtures("small_machine")
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (1_000_000, "1,000,000 vectors of 1,024 numbers are 3.8 GiB; the memory is 4.0 GiB. Use projection 'rank1'"),
-        (2_000_000, "2,000,000 vectors of 1,024 numbers are 7.6 GiB; the free disk is 8.0 GiB. Use projection 'rank1'"),
+        (1_000_000, "1,000,000 vectors of 4,096 bytes are 3.8 GiB; the memory is 4.0 GiB. Use projection 'pca'"),
+        (2_000_000, "2,000,000 vectors of 4,096 bytes are 7.6 GiB; the free disk is 8.0 GiB. Use projection 'pca'"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path, rows: int, expected: str) -> None:
     with pytest.raises(TooLargeError) as exc:
-        refuse_too_large(rows, 1024, tmp_path / "not" / "there yet")
+        refuse_too_large(rows, 4096, tmp_path / "not" / "there yet")
     assert str(exc.value).startswith(expected)
 
 

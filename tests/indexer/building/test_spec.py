@@ -1,5 +1,6 @@
 """What a user may decide about a build, in Python and in TOML."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ def spec_file(folder: Path, text: str) -> Path:
     return folder / "spec.toml"
 
 
-def test_the_default_is_tracin_with_rank1() -> None:
+def test_the_default_is_tracin_with_pca_in_512_bytes() -> None:
     spec = BuildSpec(RUN)
-    assert (spec.method, spec.projection) == ("tracin", {"name": "rank1", "numbers": 1024, "seed": 0})
+    assert (spec.method, spec.projection) == ("tracin", {"name": "pca", "seed": 0})
+    assert (spec.bytes_per_example, spec.coded_bytes, spec.card_queries) == (None, 512, 50)
     assert (spec.batch_size, spec.threads, spec.parameters, spec.preconditioner) == (None, None, (), None)
     assert (spec.memory_format, spec.device) == ("auto", "cpu")
-    assert spec.method_parameters == {"projection": spec.projection}
+    assert spec.method_parameters(3) == {"projection": {"name": "pca", "seed": 0, "bytes": 512}}
 
 
 def test_every_decision_can_be_written_in_toml(tmp_path: Path) -> None:
@@ -29,21 +31,25 @@ method = "tracin"
 parameters = ["encoder.*", "head.weight"]
 preconditioner = "adam"
 batch_size = 7
+bytes_per_example = 256
+card_queries = 20
 threads = 1
 memory_format = "contiguous"
 device = "cuda:1"
 steps = [71, 142]
 eta = "interval"
 [projection]
-name = "gaussian"
-numbers = 3
+name = "pca"
+sample = 4000
 """
     expected = BuildSpec(
         RUN,
         "tracin",
-        {"name": "gaussian", "numbers": 3},
+        {"name": "pca", "sample": 4000},
         parameters=("encoder.*", "head.weight"),
+        bytes_per_example=256,
         preconditioner="adam",
+        card_queries=20,
         batch_size=7,
         threads=1,
         memory_format="contiguous",
@@ -52,9 +58,58 @@ numbers = 3
         eta="interval",
     )
     assert read_spec(spec_file(tmp_path, text), RUN) == expected
-    assert expected.method_parameters == {"projection": expected.projection, "preconditioner": "adam"}
+    assert expected.method_parameters(5) == {
+        "projection": {"name": "pca", "sample": 4000, "bytes": 256},
+        "preconditioner": "adam",
+    }
     assert read_spec(spec_file(tmp_path, ""), RUN) == BuildSpec(RUN)
     assert read_spec(spec_file(tmp_path, "choose = 5"), RUN) == BuildSpec(RUN, choose=5)
+    assert read_spec(spec_file(tmp_path, "card_queries = 0"), RUN).card_queries == 0
+
+
+@pytest.mark.parametrize("name", ["gaussian", "rank1", "countsketch"])
+@pytest.mark.parametrize(
+    ("bytes", "checkpoints", "numbers"),
+    [(None, 5, 1024), (256, 1, 504), (256, 5, 100), (16, 7, 3), (16, 100, 1)],
+)
+def test_bytes_become_numbers_of_four_bits(name: str, bytes: int | None, checkpoints: int, numbers: int) -> None:
+    """Half a byte a number, after the four bytes of the scale; a number at least."""
+    spec = BuildSpec(RUN, projection={"name": name}, bytes_per_example=bytes)
+    assert spec.coded_bytes == bytes
+    assert spec.method_parameters(checkpoints) == {"projection": {"name": name, "numbers": numbers}}
+
+
+def test_numbers_that_are_given_are_kept() -> None:
+    spec = BuildSpec(RUN, projection={"name": "rank1", "numbers": 64}, bytes_per_example=256)
+    assert spec.method_parameters(5) == {"projection": {"name": "rank1", "numbers": 64}}
+    assert BuildSpec(RUN, projection={"name": "identity"}).method_parameters(5) == {"projection": {"name": "identity"}}
+
+
+def test_bytes_of_pca_are_said_in_one_way_or_in_both_alike() -> None:
+    inside = BuildSpec(RUN, projection={"name": "pca", "bytes": 64})
+    assert inside.coded_bytes == replace(inside, bytes_per_example=64).coded_bytes == 64
+    with pytest.raises(BuildError, match="bytes_per_example = 128, and the projection has bytes = 64; give one of t"):
+        replace(inside, bytes_per_example=128)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            'bytes_per_example = 64\n[projection]\nname = "identity"',
+            "'identity' contradict each other: it keeps all; u",
+        ),
+        ("bytes_per_example = 15", "bytes_per_example = 15: expected at least 16"),
+        ("card_queries = -1", "card_queries = -1: expected at least 0"),
+        ('[projection]\nname = "pca"\nsample = "all"', "projection 'pca': sample = 'all'; expected a whole number"),
+        ('[projection]\nname = "pca"\nbytes = true', "projection 'pca': bytes = True; expected a whole number"),
+    ],
+)
+def test_a_projection_that_cannot_be_is_refused_before_anything_is_fitted(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(BuildError, match=expected):
+        read_spec(spec_file(tmp_path, text), RUN)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "threads", "choose"])
@@ -80,8 +135,8 @@ def test_an_unknown_choice_names_the_known_ones(tmp_path: Path, line: str, expec
 @pytest.mark.parametrize("key", ["checkpoints", "batchsize"])
 def test_an_unknown_key_names_the_known_ones(tmp_path: Path, key: str) -> None:
     expected = (
-        rf"spec\.toml' has the key '{key}'; expected only batch_size, choose, device, eta, "
-        "memory_format, method, parameters, preconditioner, projection, steps, threads"
+        rf"spec\.toml' has the key '{key}'; expected only batch_size, bytes_per_example, card_queries, "
+        "choose, device, eta, memory_format, method, parameters, preconditioner, projection, steps, threads"
     )
     with pytest.raises(BuildError, match=expected):
         read_spec(spec_file(tmp_path, f'{key} = "x"'), RUN)
@@ -112,6 +167,8 @@ def test_what_is_no_toml_is_refused(tmp_path: Path) -> None:
         'parameters = "a"',
         "steps = 71",
         'choose = "5"',
+        "bytes_per_example = 256.0",
+        "card_queries = true",
     ],
 )
 def test_a_value_of_another_type_is_refused(tmp_path: Path, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,18 @@ def test_a_task_without_checkpoints_is_measured_at_its_first_weights(task: Task)
     assert not found.trained and found.checkpoints == 1
     assert [entry.numbers for entry in found.blocks] == [None, None]  # they share the eight
     assert found.width == 8
+
+
+@pytest.mark.parametrize("projection", [{"name": "pca"}, {"name": "rank1", "numbers": 64}])
+def test_coded_rows_have_a_bound_that_blocks_share(
+    task: Task, run: Path, tmp_path: Path, projection: dict[str, Any]
+) -> None:
+    spec = BuildSpec(run, projection=projection, bytes_per_example=64)
+    found = survey(task, run, spec)
+    code = build(task, spec, tmp_path / "index").manifest.vectors.code
+    assert code is not None and code.row_bytes <= found.vector_bytes == found.coded_bytes == 64
+    assert [entry.numbers for entry in found.blocks] == [None, None]
+    assert found.width > 0 and found.seconds > 0
 
 
 def test_a_general_path_is_named_and_takes_its_share_of_time(task: Task) -> None:

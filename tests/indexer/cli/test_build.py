@@ -21,6 +21,8 @@ RUN = Path("runs/digits")
         ("identity", {"name": "identity"}),
         ("rank1:64", {"name": "rank1", "numbers": 64, "seed": 0}),
         ("gaussian:8", {"name": "gaussian", "numbers": 8, "seed": 0}),
+        ("pca", {"name": "pca", "seed": 0}),
+        ("countsketch", {"name": "countsketch", "seed": 0}),
     ],
 )
 def test_the_forms_of_a_projection(option: str | None, projection: dict[str, Any]) -> None:
@@ -29,7 +31,9 @@ def test_the_forms_of_a_projection(option: str | None, projection: dict[str, Any
 
 def test_a_name_alone_takes_the_default_numbers() -> None:
     """The same choice must give the same index, however it is said: the parameters are part of the fingerprint."""
-    assert _spec(RUN, "rank1", None) == _spec(RUN, "rank1:1024", None) == _spec(RUN, None, None)
+    named, counted = (_spec(RUN, option, None).method_parameters(3) for option in ("rank1", "rank1:1024"))
+    assert named == counted
+    assert _spec(RUN, "pca", None) == _spec(RUN, None, None) == BuildSpec(RUN)
 
 
 @pytest.mark.parametrize("option", ["rank1:", "rank1:x", "rank1:-5", "rank1:1.5", "rank1: 5", "rank1:٣", "rank1:1:2"])
@@ -55,13 +59,46 @@ def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, ru
     assert built.stdout == ""
     told = " ".join(built.stderr.split())
     width = version.manifest.vectors.width
-    assert f"300 vectors of {width:,} numbers, version {version.version}" in told
+    assert f"300 vectors of {4 * width:,} bytes, version {version.version}" in told
+    card = version.manifest.card
+    assert card is not None
+    recalls = f"{card.proponents.recall_at_10:.0%} of proponents, {card.opponents.recall_at_10:.0%} of opponents"
+    assert f"recall@10 against exact scores, 50 test queries: {recalls}" in told
     assert f"next: proponent serve {index} --task {task_file}" in told
     assert version.manifest.method.parameters == {"projection": {"name": "rank1", "numbers": 64, "seed": 0}}
     assert f"{width:,} float32 numbers" in command("inspect", index).stdout
     assert f"version {version.version} is as it was built" in command("verify", index).stdout
     asked = command("query", index, "--task", task_file, "--example", "test/17", "-k", 4)
     assert asked.stdout.count("train/") == 8
+
+
+def test_bytes_an_example_are_the_most_that_it_takes(
+    command: Command, task_file: str, run: Path, tmp_path: Path
+) -> None:
+    for projection in ("pca", "countsketch"):
+        index = tmp_path / projection
+        options = ("--out", index, "--projection", projection, "--bytes-per-example", 64)
+        built = command("build", task_file, "--checkpoints", run, *options)
+        assert built.exit_code == 0
+        code = open_version(index).manifest.vectors.code
+        assert code is not None and code.row_bytes <= 64
+        assert f"300 vectors of {code.row_bytes} bytes" in " ".join(built.stderr.split())
+        assert f"coded numbers, {code.row_bytes} bytes each" in " ".join(command("inspect", index).stdout.split())
+    few = command("build", task_file, "--checkpoints", run, "--out", tmp_path / "few", "--bytes-per-example", 15)
+    assert few.exit_code == 2 and "Invalid value for '--bytes-per-example'" in few.output
+    with pytest.raises(BuildError, match="bytes_per_example and projection 'identity' contradict each other"):
+        options = ("--out", tmp_path / "all", "--projection", "identity", "--bytes-per-example", 64)
+        command("build", task_file, "--checkpoints", run, *options)
+    assert not is_index(tmp_path / "all")
+
+
+def test_bytes_go_before_those_of_a_spec_file(command: Command, task_file: str, run: Path, tmp_path: Path) -> None:
+    file, index = tmp_path / "spec.toml", tmp_path / "index"
+    file.write_text("bytes_per_example = 128\ncard_queries = 0\n[projection]\nname = 'pca'\nsample = 50\n")
+    command("build", task_file, "--checkpoints", run, "--out", index, "--spec", file, "--bytes-per-example", 64)
+    manifest = open_version(index).manifest
+    assert manifest.method.parameters == {"projection": {"name": "pca", "bytes": 64, "sample": 50, "seed": 0}}
+    assert manifest.card is None
 
 
 def test_another_eta_than_the_default_is_said(command: Command, task_file: str, run: Path, tmp_path: Path) -> None:
@@ -79,8 +116,9 @@ def test_the_help_says_what_eta_may_be(command: Command) -> None:
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        ("pca", "unknown projection 'pca'; expected one of identity, gaussian, rank1"),
+        ("svd", "unknown projection 'svd'; expected one of identity, gaussian, rank1, countsketch, pca"),
         ("identity:5", "projection 'identity' does not take the parameters"),
+        ("pca:64", "--projection 'pca:64': pca is told how many bytes: --bytes-per-example 64"),
     ],
 )
 def test_a_projection_that_cannot_be_is_refused_and_leaves_no_index(

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from indexer import BuildSpec, Task
 from indexer.building.survey import Survey
 from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
 from indexer.index.versions import open_version
+from tests.cards import DOCUMENT, RECALL, card, give_card
 from tests.indexer.cli.conftest import Command
 
 
@@ -48,6 +50,44 @@ def test_a_program_reads_the_manifest(command: Command, index_folder: Path) -> N
     assert json.loads(shown.stdout) == open_version(index_folder).manifest.model_dump(mode="json")
 
 
+def test_a_person_reads_the_card(command: Command, index_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(index_folder)
+    give_card(folder, card())
+    words = " ".join(command("inspect", folder).stdout.split())
+    for expected in (
+        "card ┃ 50 test examples against 4,500 rows",
+        "proponents │ recall@10 0.912 [0.881, 0.940], recall@100 0.950 [0.938, 0.963]",
+        "opponents │ recall@10 0.938, recall@100 0.950 [0.938, 0.963]",
+        "Pearson │ 0.9961 [0.9951, 0.9972]",
+        "Spearman │ 0.8750 [0.7500, 0.9375]",
+        "score error │ 50% within 0.0125, 100% within 0.5 of the RMS of a query's scores",
+        "in brackets │ 95% intervals, over queries",
+        "a query reads │ 257.5 bytes an example, and 123,456 of bases",
+    ):
+        assert expected in words
+    assert json.loads(command("inspect", folder, "--json").stdout)["card"] == DOCUMENT
+
+
+def test_a_person_reads_what_a_card_cannot_say(
+    command: Command, index_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(index_folder)
+    alone = RECALL | {"recall_at_10_interval": None, "recall_at_100_interval": None}
+    give_card(folder, card(source="train", pearson=None, spearman_interval=None, error=[], proponents=alone))
+    words = " ".join(command("inspect", folder).stdout.split())
+    for expected in (
+        "50 train examples against 4,500 rows, without themselves",
+        "proponents │ recall@10 0.912, recall@100 0.950 │",
+        "Pearson │ none: all scores are equal",
+        "Spearman │ 0.8750 │",
+        "score error │ none: all exact scores are zero",
+    ):
+        assert expected in words
+    give_card(folder, None)
+    words = " ".join(command("inspect", folder).stdout.split())
+    assert "card ┃ none: how well its scores agree with exact ones was not measured" in words
+
+
 def test_what_is_no_index_is_refused(command: Command, tmp_path: Path) -> None:
     with pytest.raises(UnknownIndexError, match="holds no finished index; build one with `proponent build`"):
         command("inspect", tmp_path)
@@ -72,6 +112,14 @@ def test_a_task_is_surveyed_before_its_build(command: Command, task_file: str, r
         assert expected in words.replace("│ │ ", "")
 
 
+def test_bytes_of_coded_rows_are_a_bound(command: Command, task_file: str) -> None:
+    for options, bound in (((), 512), (("--bytes-per-example", 64), 64), (("--projection", "rank1:8"), None)):
+        words = " ".join(command("inspect", task_file, "--parameters", "5.*", *options).stdout.split())
+        assert ("at most" in words) == ("shared" in words) == ("once a sample" in words) == (bound is not None)
+        if bound is not None:
+            assert f"coded, at most {bound} bytes an example" in words
+
+
 def test_a_program_reads_the_survey(command: Command, task_file: str) -> None:
     found = json.loads(command("inspect", task_file, "--json").stdout)
     assert [entry["block"]["name"] for entry in found["blocks"]] == ["1.weight", "5.weight"]
@@ -81,10 +129,10 @@ def test_a_program_reads_the_survey(command: Command, task_file: str) -> None:
 
 def test_options_of_a_task_are_refused_for_an_index(command: Command, index_folder: Path, run: Path) -> None:
     with pytest.raises(
-        BuildError, match=r"--checkpoints, --choose, --steps, --projection and --parameters are for a task; .* is the f"
+        BuildError, match="--checkpoints, --choose, --steps, --projection, --bytes-per-example and --parameters are for"
     ):
         command("inspect", index_folder, "--checkpoints", run)
-    for option in (("--choose", 2), ("--steps", "1")):
+    for option in (("--choose", 2), ("--steps", "1"), ("--bytes-per-example", 64)):
         with pytest.raises(BuildError, match="are for a task"):
             command("inspect", index_folder, *option)
 

@@ -49,6 +49,12 @@ def test_json_is_the_ranking(command: Command, index_folder: Path, task_file: st
     assert shown.stderr == ""
 
 
+def test_the_normalised_view_is_asked_for(command: Command, index_folder: Path, task_file: str, ask: Ask) -> None:
+    shown = command("query", index_folder, "--task", task_file, "--example", "test/4", "--normalised", "--json")
+    expected = ask.query(Question(KnownExample("test", "4"), view="normalised"))
+    assert [hit["id"] for hit in json.loads(shown.stdout)["proponents"]] == [hit.id for hit in expected.proponents]
+
+
 def test_an_image_file_is_asked_about(
     command: Command, index_folder: Path, task_file: str, ask: Ask, tmp_path: Path
 ) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.errors import BuildError, CorruptIndexError
-from indexer.index.manifest import PartEntry, ShardEntry, VectorsEntry
+from indexer.index.code import Code
+from indexer.index.manifest import CodeEntry, PartEntry, ShardEntry, VectorsEntry
 from indexer.index.objects import Objects
 from indexer.index.store import VectorWriter, open_store
 
@@ -34,6 +35,25 @@ def written(objects: Objects, batches: Sequence[np.ndarray], *, shard_rows: int 
 def entry(width: int, shards: list[ShardEntry]) -> VectorsEntry:
     parts = [PartEntry(name="all", start=0, stop=width)]
     return VectorsEntry(dtype="<f4", rows=sum(s.rows for s in shards), width=width, parts=parts, shards=shards)
+
+
+CODE = Code(np.array([4, 8, 4, 0], np.uint8), np.array([0.25, 0.125, 0.5, 0], np.float32))
+ROWS = np.array([[1, -2, 0.4, 9], [0, 0, 0, 0], [-99, 99, -0.1, 3]], dtype=np.float32)
+SCALES = np.array([2, 0, 1], np.float32)
+
+
+def coded(objects: Objects, *, shard_rows: int = 1000, code: Code = CODE) -> VectorsEntry:
+    """Write three coded rows, a row at a time, and return their entry in a manifest."""
+    writer = VectorWriter(objects, 4, code, shard_bytes=code.row_bytes * shard_rows)
+    for i in range(3):
+        writer.add(ROWS[i : i + 1], SCALES[i : i + 1])
+    return coded_entry(objects, writer.finish(), code)
+
+
+def coded_entry(objects: Objects, shards: list[ShardEntry], code: Code) -> VectorsEntry:
+    of = CodeEntry(object=objects.add(code.tensors()), row_bytes=code.row_bytes)
+    fields = {**dict(entry(4, shards)), "dtype": "coded", "code": of}
+    return VectorsEntry.model_validate(fields)
 
 
 def test_three_rows_of_four_are_48_little_endian_bytes(objects: Objects) -> None:
@@ -117,4 +137,90 @@ def test_parts_that_do_not_cover_the_width_are_refused(objects: Objects, slices:
     parts = [PartEntry(name=str(start), start=start, stop=stop) for start, stop in slices]
     found = written(objects, [THREE_BY_FOUR]).model_copy(update={"parts": parts})
     with pytest.raises(CorruptIndexError, match="the parts of the vectors do not cover 0 to 4 without gaps"):
+        open_store(objects, found)
+
+
+@pytest.mark.parametrize("shard_rows", [1, 2, 1000])
+def test_coded_rows_are_the_records_of_their_code(objects: Objects, shard_rows: int) -> None:
+    found = coded(objects, shard_rows=shard_rows)
+    records = CODE.encode(ROWS, SCALES)
+    assert b"".join(objects.path(shard.object).read_bytes() for shard in found.shards) == records.tobytes()
+    store = open_store(objects, found)
+    assert (len(store), store.width, store.row_bytes) == (3, 4, 6)
+    assert np.concatenate(list(store)).tobytes() == CODE.decode(records).tobytes()
+    assert store.scales().tolist() == SCALES.tolist()
+    for position in range(3):
+        assert store.row(position).tobytes() == CODE.decode(records)[position].tobytes()
+        assert store.stored(position).tolist() == [records[position].tolist()]
+
+
+@pytest.mark.parametrize("shard_rows", [1, 2, 1000])
+def test_rows_taken_together_are_those_taken_one_by_one(objects: Objects, shard_rows: int) -> None:
+    for found in (written(objects, [ROWS], shard_rows=shard_rows), coded(objects, shard_rows=shard_rows)):
+        store = open_store(objects, found)
+        assert store.rows([2, 0, 2]).tolist() == [store.row(position).tolist() for position in (2, 0, 2)]
+        with pytest.raises(IndexError):
+            store.rows([0, 3])
+
+
+@pytest.mark.parametrize("shard_rows", [2, 1000])
+@pytest.mark.parametrize("numbers", [1, 4, 8, 11, 100])
+def test_chunks_are_consecutive_and_as_long_as_was_asked(objects: Objects, numbers: int, shard_rows: int) -> None:
+    for found in (written(objects, [ROWS], shard_rows=shard_rows), coded(objects, shard_rows=shard_rows)):
+        store = open_store(objects, found)
+        chunks = list(store.chunks(numbers))
+        assert [start for start, _ in chunks] == np.cumsum([0, *(len(rows) for _, rows in chunks)])[:-1].tolist()
+        assert all(1 <= len(rows) <= max(1, numbers // 4) for _, rows in chunks)
+        assert np.concatenate([rows for _, rows in chunks]).tolist() == [store.row(i).tolist() for i in range(3)]
+
+
+def test_float32_rows_have_16_bytes_and_no_code(objects: Objects) -> None:
+    store = open_store(objects, written(objects, [ROWS]))
+    assert (store.row_bytes, store.code) == (16, None)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_scale_that_is_no_norm_is_not_written(objects: Objects, bad: float) -> None:
+    writer = VectorWriter(objects, 4, CODE)
+    writer.add(ROWS, SCALES)
+    with pytest.raises(BuildError, match="the vector of training row 5 holds NaN or infinity"):
+        writer.add(ROWS, np.array([1, 1, bad], np.float32))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+def test_a_stored_scale_that_is_no_norm_is_refused(objects: Objects, bad: float) -> None:
+    records = CODE.encode(ROWS, np.array([1, bad, 1]))
+    shard = ShardEntry(object=objects.add(records.tobytes()), rows=3)
+    with pytest.raises(CorruptIndexError, match="the scale of row 1 of the vectors is not a number from 0 on; rebuild"):
+        open_store(objects, coded_entry(objects, [shard], CODE))
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_a_shard_of_another_size_than_its_records_is_refused(objects: Objects, rows: int) -> None:
+    [shard] = coded(objects).shards
+    wrong = coded_entry(objects, [shard.model_copy(update={"rows": rows})], CODE)
+    with pytest.raises(CorruptIndexError, match=f"does not hold {rows} rows of 6 bytes; rebuild the index"):
+        open_store(objects, wrong)
+
+
+def test_a_code_of_other_records_is_refused(objects: Objects) -> None:
+    found = coded(objects)
+    assert found.code is not None
+    of = found.code.model_copy(update={"row_bytes": 7})
+    with pytest.raises(CorruptIndexError, match=r"makes records of 6 bytes; the manifest says 7\. Rebuild"):
+        open_store(objects, found.model_copy(update={"code": of}))
+
+
+def test_a_code_of_other_vectors_is_refused(objects: Objects) -> None:
+    wider = Code(np.append(CODE.bits, CODE.bits), np.append(CODE.step, CODE.step))
+    of = CodeEntry(object=objects.add(wider.tensors()), row_bytes=wider.row_bytes)
+    with pytest.raises(CorruptIndexError, match=r"the code of the vectors: expected .* rebuild the index"):
+        open_store(objects, coded(objects).model_copy(update={"code": of}))
+
+
+def test_a_code_that_is_missing_is_refused(objects: Objects) -> None:
+    found = coded(objects)
+    assert found.code is not None
+    objects.path(found.code.object).unlink()
+    with pytest.raises(CorruptIndexError, match=r"code of the vectors: .* is missing"):
         open_store(objects, found)

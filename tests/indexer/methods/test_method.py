@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexer.methods.method import Batch, Method, Part, TrainRows
+from indexer.methods.method import Asked, Batch, Fitted, Method, Part, TrainRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,10 @@ class Asymmetric:
     def random_check(self) -> Mapping[str, list[float]]:
         return {}
 
-    def train_rows(self, batch: Batch) -> TrainRows:
+    def asked(self, queries: Batch) -> None:
+        return None
+
+    def train_rows(self, batch: Batch, asked: Asked | None = None) -> TrainRows:
         return TrainRows(2 * batch[0], self_influence=None)
 
     def query_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -71,6 +74,17 @@ def test_self_influence_has_a_row_for_every_vector() -> None:
     assert rows.self_influence is not None
     with pytest.raises(jaxtyping.TypeCheckError, match="self_influence"):
         TrainRows(torch.zeros(4, 6), torch.zeros(5, 3))
+
+
+def test_exact_scores_have_a_row_for_every_vector() -> None:
+    assert TrainRows(torch.zeros(4, 6), None).scores is None
+    assert TrainRows(torch.zeros(4, 6), None, torch.zeros(4, 2)).scores is not None
+    with pytest.raises(jaxtyping.TypeCheckError, match="scores"):
+        TrainRows(torch.zeros(4, 6), None, torch.zeros(2, 4))
+
+
+def test_what_was_fitted_is_kept_as_float32_unless_it_says_otherwise() -> None:
+    assert Fitted({}).code is None
 
 
 def test_a_part_is_a_slice() -> None:

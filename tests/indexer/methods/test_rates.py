@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.probe import probe
-from indexer.methods.tracin import TracIn, TracInKind
+from indexer.methods.tracin import TracIn
+from indexer.methods.tracin_kind import TracInKind
 from tests.reference import in_float64, loop_gradients_by_name, relative_error
 from tests.tiny import cross_entropy
 

@@ -5,7 +5,7 @@ import pytest
 from indexer.errors import BuildError
 from indexer.methods.method import MethodKind
 from indexer.methods.registry import METHODS, method_kind
-from indexer.methods.tracin import TracInKind
+from indexer.methods.tracin_kind import TracInKind
 
 
 def test_every_registered_method_can_be_fitted_and_opened() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from indexer.errors import BuildError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.probe import probe
 from indexer.methods.method import Batch
-from indexer.methods.tracin import TracIn, TracInKind
+from indexer.methods.tracin import TracIn
+from indexer.methods.tracin_kind import TracInKind
 from indexer.task import read_rows
 from tests.reference import exact_parts, exact_scores, exact_self_influence, in_float64, relative_error
 from tests.tiny import cross_entropy, tiny_model, tiny_task
@@ -22,11 +22,16 @@ PRECISIONS = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, DO
 
 ETAS = (0.1, 0.03, 0.7)
 IDENTITY = {"name": "identity"}
-PROJECTIONS = pytest.mark.parametrize(
-    "projection",
-    [IDENTITY, {"name": "gaussian", "numbers": 32}, {"name": "rank1", "numbers": 256}],
-    ids=lambda projection: str(projection["name"]),
-)
+PCA = {"name": "pca", "bytes": 128}
+DRAWN = [IDENTITY, {"name": "gaussian", "numbers": 32}, {"name": "rank1", "numbers": 256}]
+
+
+def by_name(projection: dict[str, Any]) -> str:
+    return str(projection["name"])
+
+
+UNFITTED = pytest.mark.parametrize("projection", DRAWN, ids=by_name)
+PROJECTIONS = pytest.mark.parametrize("projection", [*DRAWN, PCA], ids=by_name)
 
 States = list[dict[str, Tensor]]
 
@@ -56,10 +61,13 @@ def tracin(
     etas: Sequence[float] = ETAS,
     dtype: torch.dtype = torch.float64,
 ) -> TracIn:
-    """TracInCP of the tiny network at some checkpoints."""
+    """TracInCP of the tiny network at some checkpoints, fitted on 40 images of noise where it is fitted."""
     layout = probe(tiny_model(), cross_entropy, (torch.rand(4, 1, 28, 28), torch.arange(4)))
     model = ModelAtCheckpoints(tiny_model(), states, cross_entropy, layout, dtype=dtype)
-    return TracInKind().open(model, equal(model, etas), {"projection": projection}, {})
+    noise = torch.rand(40, 1, 28, 28), torch.arange(40) % 10
+    parameters = {"projection": projection}
+    fitted = TracInKind().fit(model, equal(model, etas), parameters, lambda: [noise], None)
+    return TracInKind().open(model, equal(model, etas), parameters, fitted.tensors)
 
 
 def scores(method: TracIn, train: Batch, queries: Batch) -> Tensor:
@@ -89,6 +97,39 @@ def test_streamed_products_are_the_scores(
     norms = exact_self_influence((tiny_model(), cross_entropy), states, ETAS, digits[0])
     assert relative_error(torch.cat([rows for rows, _ in found]), expected.T) < tolerance
     assert relative_error(torch.cat([rows for _, rows in found]), norms) < tolerance
+
+
+@PROJECTIONS
+@PRECISIONS
+def test_scores_that_are_asked_for_in_a_pass_are_exact(
+    states: States, digits: tuple[Batch, Batch], projection: dict[str, Any], dtype: torch.dtype, tolerance: float
+) -> None:
+    train, queries = digits
+    method = tracin(states, projection, dtype=dtype)
+    rows, plain = method.train_rows(train, method.asked(queries)), method.train_rows(train)
+    expected = exact_scores((tiny_model(), cross_entropy), states, ETAS, queries, train)
+    [(streamed, _)] = method.exact(queries, [train])
+    assert rows.scores is not None and plain.scores is None
+    assert relative_error(rows.scores, expected.T) < tolerance
+    assert relative_error(rows.scores, streamed) < tolerance
+    assert relative_error(rows.vectors, plain.vectors) < tolerance  # asking changes nothing else
+    assert rows.self_influence is not None and plain.self_influence is not None
+    assert relative_error(rows.self_influence, plain.self_influence) < tolerance
+
+
+def test_scores_do_not_depend_on_how_a_batch_is_cut(
+    states: States, digits: tuple[Batch, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inputs, targets), queries = digits
+    method = tracin(states, {"name": "rank1", "numbers": 64})
+    asked = method.asked(queries)
+    monkeypatch.setattr("indexer.gradients.block.CHUNK", 2000)  # a few examples of each block at a time
+    found = [
+        method.train_rows(batch, asked).scores
+        for batch in zip(torch.split(inputs, 7), torch.split(targets, 7), strict=True)
+    ]
+    expected = exact_scores((tiny_model(), cross_entropy), states, ETAS, queries, digits[0])
+    assert relative_error(torch.cat([part for part in found if part is not None]), expected.T) < DOUBLE
 
 
 @PROJECTIONS
@@ -152,7 +193,7 @@ def test_query_values_are_the_losses_at_every_checkpoint(states: States, digits:
         assert relative_error(values[:, i], cross_entropy(outputs, targets)) < DOUBLE
 
 
-@PROJECTIONS
+@UNFITTED
 def test_scores_are_linear_in_the_learning_rate(
     states: States, digits: tuple[Batch, Batch], projection: dict[str, Any]
 ) -> None:
@@ -164,6 +205,20 @@ def test_scores_are_linear_in_the_learning_rate(
         found, expected = scaled.train_rows(train).self_influence, one.train_rows(train).self_influence
         assert found is not None and expected is not None
         assert relative_error(found, eta * expected) < DOUBLE
+
+
+def test_roots_and_gradients_make_the_score(states: States, digits: tuple[Batch, Batch]) -> None:
+    """What bases are fitted on: gradients without eta, and the roots of eta beside them."""
+    train, queries = digits
+    method = tracin(states, IDENTITY)
+    expected = exact_parts((tiny_model(), cross_entropy), states, ETAS, queries, train)
+    for i, eta in enumerate(ETAS):
+        roots = method.roots(i)
+        here, asked = method.gradients(i, train), method.gradients(i, queries)
+        assert here.keys() == roots.keys()
+        assert all(float(root.square()) == pytest.approx(eta) for root in roots.values())
+        products = torch.stack([roots[name].square() * asked[name].dot(here[name]) for name in here]).sum(0)
+        assert relative_error(products, expected[i]) < DOUBLE
 
 
 def test_checkpoints_are_concatenated_and_not_summed(states: States, digits: tuple[Batch, Batch]) -> None:
@@ -238,14 +293,6 @@ def test_what_the_method_says_of_itself(states: States) -> None:
     assert exact.explains == sketched.explains == {"loss"}
     assert exact.exact_vectors and not sketched.exact_vectors
     assert exact.random_check == {}
-
-
-@pytest.mark.parametrize("parameters", [{}, {"projection": "rank1"}, {"projection": None}])
-def test_a_missing_projection_is_refused_with_an_example(states: States, parameters: dict[str, Any]) -> None:
-    model = tracin(states, IDENTITY)._model
-    with pytest.raises(BuildError, match=r"method 'tracin': expected a projection, such as \{'name': 'rank1', 'numb"):
-        TracInKind().open(model, equal(model, ETAS), parameters, {})
-
-
-def test_nothing_is_fitted(states: States) -> None:
-    assert TracInKind().fit(tracin(states, IDENTITY)._model, {"projection": IDENTITY}, iter(()), None) == {}
+    fitted = tracin(states, PCA)
+    assert not fitted.exact_vectors and fitted.random_check == {}
+    assert fitted.parameters == {"projection": {"name": "pca", "bytes": 128, "sample": 2000, "seed": 0}}

@@ -1,6 +1,6 @@
 """Per-example gradients of a small network with a convolution and linear layers, to project over and over again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +56,11 @@ def measured(
     rows = []
     for seed in range(seeds):
         chosen = projection(seed)
-        matrices = {name: matrix.double() for name, matrix in chosen.matrices(checkpoint=0).items()}
-        sketches = project(chosen, gradients or small.gradients, matrices)
+        sketches = project(chosen, gradients or small.gradients, in_double(chosen.matrices(checkpoint=0)))
         rows.append((sketches[:PAIRS] * sketches[PAIRS:]).sum(1))
     return monte_carlo(torch.stack(rows), small.exact)
+
+
+def in_double(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices for gradients in float64; what holds whole numbers stays as it is."""
+    return {name: matrix.double() if matrix.is_floating_point() else matrix for name, matrix in matrices.items()}

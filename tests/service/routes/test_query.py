@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from indexer import Ask, GivenExample, KnownExample, Question, Task
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
+from indexer.index.search.flat import View
 from indexer.methods.registry import METHODS
 from indexer.task import read_rows
 from service.app import create_app
@@ -47,20 +48,21 @@ def png(image: Image.Image, kind: str = "PNG") -> str:
 def test_a_request_becomes_a_question(client: TestClient, engine: FakeEngine) -> None:
     asked(client, FAKE, label="dog", k=7)
     asked(client, FAKE, example=known(2, "train"), target=0.5)
-    asked(client, FAKE, example={"modality": "image", "data": "AAAA"})
+    asked(client, FAKE, example={"modality": "image", "data": "AAAA"}, view="normalised")
     image = GivenExample({"modality": "image", "data": "AAAA"})
     assert engine.asked == [
         Question(KnownExample("test", "17"), label="dog", k=7),
         Question(KnownExample("train", "2"), target=0.5),
-        Question(image),
+        Question(image, view="normalised"),
     ]
 
 
 def test_an_answer_is_written_as_it_was_given(client: TestClient) -> None:
     answer = asked(client, FAKE)
     media = "/v1/indexes/fake/examples/train/{}/media"
-    best = {"rank": 1, "split": "train", "id": "2", "label": "cat", "score": 3.0, "self_influence": 4.0}
-    worst = {"rank": 1, "split": "train", "id": "0", "label": "dog", "score": -3.0, "self_influence": None}
+    first = {"rank": 1, "split": "train"}
+    best = first | {"id": "2", "label": "cat", "score": 3.0, "percentile": 99.99, "self_influence": 4.0}
+    worst = first | {"id": "0", "label": "dog", "score": -3.0, "percentile": None, "self_influence": None}
     assert lasting(answer) == {
         "index": {"name": "fake", "version": "1" * 16, "fingerprint": f"sha256:{'1' * 64}"},
         "query": {
@@ -70,7 +72,7 @@ def test_an_answer_is_written_as_it_was_given(client: TestClient) -> None:
             "probabilities": {"cat": 0.75, "dog": 0.25},
             "loss": 0.5,
         },
-        "score": {"method": "fake method", "explain": "loss", "exact": False},
+        "score": {"method": "fake method", "explain": "loss", "view": "dot", "exact": False},
         "search": {"exhaustive": True},
         "proponents": [best | {"per_checkpoint": [1.0, 2.0], "media_url": media.format(2)}],
         "opponents": [worst | {"per_checkpoint": [-1.0, -2.0], "media_url": media.format(0)}],
@@ -157,15 +159,16 @@ def test_an_image_is_answered_like_the_example_that_it_shows(served: TestClient,
     assert lasting(by_image) == lasting(asked(served, example=known(id)))
 
 
-def test_the_answer_is_that_of_ask(served: TestClient, ask: Ask) -> None:
+@pytest.mark.parametrize("view", ["dot", "normalised"])
+def test_the_answer_is_that_of_ask(served: TestClient, ask: Ask, view: View) -> None:
     for id, label in (("17", None), ("17", "5"), ("4", None)):
-        answer = asked(served, example=known(id), label=label)
-        ranking = ask.query(Question(KnownExample("test", id), label=label))
+        answer = asked(served, example=known(id), label=label, view=view)
+        ranking = ask.query(Question(KnownExample("test", id), label=label, view=view))
         for found, expected in ((answer.proponents, ranking.proponents), (answer.opponents, ranking.opponents)):
             plain = [hit.model_dump(exclude={"media_url"}) for hit in found or ()]
             assert plain == json.loads(json.dumps([asdict(hit) for hit in expected]))
         assert answer.query.model_dump() == asdict(ranking.query)
-        assert (answer.index.fingerprint, answer.score.exact) == (ranking.fingerprint, True)
+        assert (answer.index.fingerprint, answer.score.exact, answer.score.view) == (ranking.fingerprint, True, view)
 
 
 def test_without_a_label_the_predicted_one_is_explained(served: TestClient, task: Task) -> None:
