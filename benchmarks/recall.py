@@ -38,7 +38,7 @@ QUERIES, ALL_QUERIES, BATCH = 50, 500, 125
 BYTES = (256, 1024, 4096)
 PROJECTIONS = ("pca", "countsketch", "rank1", "gaussian")
 BARS = {256: (0.78, 0.85), 1024: (0.88, 0.91), 4096: (0.90, 0.92)}  # recall@10 of proponents and opponents, of pca
-LARGEST_MATRICES = 2**33  # bytes of the matrices of all checkpoints, of which a build holds two copies
+LARGEST_MATRICES = 5 * 2**30  # bytes of the matrices of all checkpoints, of which a build holds two copies
 
 Scores = Float[np.ndarray, "q n"]
 

@@ -53,7 +53,7 @@ def _is_its_input(node: Node) -> bool:
     if node.target in _VIEWS:
         return _alike(node, node.args[0])
     if node.target == _aten.mul.Scalar and not node.kwargs:
-        return node.args[1] == 1 and _alike(node, node.args[0])
+        return bool(node.args[1] == 1) and _alike(node, node.args[0])
     if node.target == _aten.add.Tensor and not node.kwargs:
         added = node.args[1]
         return isinstance(added, Node) and added.target in _ZEROS and _alike(node, node.args[0])

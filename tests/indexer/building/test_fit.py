@@ -100,11 +100,18 @@ def test_without_bytes_nothing_is_fitted_or_read(
     assert ready.row_bytes == 4 * ready.method.parts[-1].stop
 
 
+@pytest.fixture(scope="module")
+def norms(task: Task, source: Source) -> Tensor:
+    """Of the training examples over all checkpoints, by the loop."""
+    batch = read_rows(task.train, range(len(task.train)))
+    return exact_self_influence((tiny_model(), cross_entropy), source.weights.files, [ETA] * 3, batch).sum(1).sqrt()
+
+
 @pytest.mark.parametrize("projection", DATA_FREE, ids=lambda projection: projection["name"])
 def test_a_projection_without_data_is_coded_by_its_sample(
-    task: Task, source: Source, run: Path, projection: dict[str, Any]
+    task: Task, source: Source, run: Path, norms: Tensor, projection: dict[str, Any]
 ) -> None:
-    """The code is that of vectors which are made one by one, over norms by the loop; steps follow a last bit."""
+    """The code is that of vectors which are made in other batches, over norms by the loop; steps follow a last bit."""
     spec = BuildSpec(run, projection=projection, bytes_per_example=100)
     told: Told = []
     ready, tensors = fitted(task, source, spec, told)
@@ -112,9 +119,8 @@ def test_a_projection_without_data_is_coded_by_its_sample(
     assert ready.code is not None and ready.row_bytes <= 100
     assert ready.method.parameters["projection"]["numbers"] == 2 * 96 // 3
     inputs, targets = read_rows(task.train, range(len(task.train)))
-    rows = [ready.method.train_rows((x[None], y[None])).vectors for x, y in zip(inputs, targets, strict=True)]
-    states = source.weights.files
-    norms = exact_self_influence((tiny_model(), cross_entropy), states, [ETA] * 3, (inputs, targets)).sum(1).sqrt()
+    few = zip(torch.split(inputs, 7), torch.split(targets, 7), strict=True)
+    rows = [ready.method.train_rows(batch).vectors for batch in few]
     expected = fit_code(torch.cat(rows).numpy(), norms.numpy().astype(np.float32), 100)
     assert (expected.bits != ready.code.bits).mean() < 0.05  # gains that are nearly equal change places
     both = (expected.bits > 0) & (ready.code.bits == expected.bits)
