@@ -10,6 +10,7 @@ checkpoint after the other, in the same process; medians of 100.
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,12 @@ from indexer.evaluate.exact import exact_scores
 from indexer.recipes.mnist import task
 
 RUN = Path("runs/mnist")
-PROJECTIONS = [("gaussian", 64), ("gaussian", 256), ("rank1", 256), ("rank1", 1024)]
+PROJECTIONS: list[tuple[dict[str, Any], int | None]] = [
+    ({"name": "pca", "seed": 0}, 256),
+    ({"name": "pca", "seed": 0}, 512),
+    ({"name": "gaussian", "numbers": 256, "seed": 0}, None),
+    ({"name": "rank1", "numbers": 1024, "seed": 0}, None),
+]  # with bytes an example, or float32
 QUERIES, TOP = 100, 10
 
 
@@ -66,16 +72,16 @@ def main() -> None:
     print("| projection | bytes an example | recall@10 p / o | answer p50 | p99 | p50 over plain gradients |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        for name, numbers in PROJECTIONS:
-            spec = BuildSpec(RUN, projection={"name": name, "numbers": numbers, "seed": 0})
-            version = build(task, spec, Path(scratch) / f"{name}-{numbers}")
+        for number, (projection, bytes) in enumerate(PROJECTIONS):
+            spec = BuildSpec(RUN, projection=projection, bytes_per_example=bytes)
+            version = build(task, spec, Path(scratch) / str(number))
             ask = Ask.open(version.folder, task)
             answers(ask, exact)  # warm
             seconds, proponents, opponents = answers(ask, exact)
             plain = float(np.median(plain_gradients()))
             p50, p99 = np.quantile(seconds, [0.5, 0.99])
-            width = version.manifest.vectors.width
-            print(f"| {name}:{numbers} | {4 * width:,} | {proponents:.2f} / {opponents:.2f} ", end="")
+            name = ":".join(str(projection[key]) for key in ("name", "numbers") if key in projection)
+            print(f"| {name} | {ask.index.store.row_bytes:,} | {proponents:.2f} / {opponents:.2f} ", end="")
             print(f"| {1000 * p50:.1f} ms | {1000 * p99:.1f} ms | {p50 / plain:.2f} |")
             ask.close()
 

@@ -16,10 +16,10 @@ import orjson
 import safetensors.torch
 from torch import Tensor
 
-from indexer.building.card import CardQueries, card_queries, measured_card, query_vectors
+from indexer.building.card import CardQueries, affordable_queries, card_queries, measured_card, query_vectors
 from indexer.building.examples import example_rows
 from indexer.building.fit import fitted_method
-from indexer.building.plan import PLANNED_ON, make_plan, refuse_too_large, running
+from indexer.building.plan import PLANNED_ON, machine_memory, make_plan, refuse_too_large, running
 from indexer.building.progress import Progress, silent
 from indexer.building.selection import selected
 from indexer.building.source import Source, open_source, options_of
@@ -43,6 +43,8 @@ from indexer.methods.method import Method
 from indexer.projection.random_matrix import SCHEME
 from indexer.task import Task, read_rows
 
+CARD_SHARE = 8  # one part in so many of the machine's memory may go to the gradients of the card's queries
+
 
 def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = silent) -> IndexVersion:
     """Build an index into a folder that holds none yet, and return it.
@@ -61,7 +63,9 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
         plan = _plan(task, spec, source)
         step_sizes = None if spec.preconditioner is None else source.step_sizes()
         ready, fitted = fitted_method(task, spec, source, plan, step_sizes, progress)
-        method, queries = ready.method, card_queries(task, spec.card_queries)
+        method = ready.method
+        most = min(spec.card_queries, affordable_queries(method, task, machine_memory() // CARD_SHARE))
+        queries = card_queries(task, most)
         refuse_too_large(len(task.train), ready.row_bytes, folder)
         with building_in(folder) as objects:
             checkpoints = _write_checkpoints(source, objects)

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.building.agreement import agreement, card_entry
+from indexer.gradients.memory import held_bytes
 from indexer.index.card import CardEntry
 from indexer.index.store import VectorStore
 from indexer.methods.method import Batch, Method
@@ -46,6 +47,15 @@ def card_queries(task: Task, most: int) -> CardQueries | None:
     rows = [(2 * i + 1) * len(examples) // (2 * count) for i in range(count)]
     left_out = tuple(row if source == "train" else None for row in rows)
     return CardQueries(source, read_rows(examples, rows), left_out)
+
+
+def affordable_queries(method: Method, task: Task, budget: int) -> int:
+    """Return how many queries a pass may hold the gradients of, at all checkpoints, in so many bytes.
+
+    Without exact scores in a pass none are held.
+    """
+    asked = method.asked(read_rows(task.train, [0]))
+    return 0 if asked is None else budget // max(1, held_bytes(asked))
 
 
 def query_vectors(method: Method, queries: CardQueries) -> Float[np.ndarray, "q m"]:

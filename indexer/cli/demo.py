@@ -36,7 +36,7 @@ def mnist(
         if not (run / LISTING).is_file():
             train(recipe.task, recipe.SCHEDULE, run, progress)
         if not is_index(index):
-            build(recipe.task, BuildSpec(run, projection=recipe.PROJECTION), index, progress)
+            build(recipe.task, BuildSpec(run), index, progress)
     console.print("one training label in twenty is wrong on purpose: look for them among the proponents", style="dim")
     next_line = f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task"
     console.print(next_line, soft_wrap=True)

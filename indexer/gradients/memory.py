@@ -1,5 +1,7 @@
-"""How many bytes a pass takes for one example, counted on a few: what a build plans its batches by."""
+"""How many bytes a pass takes for one example, and gradients that are held: what a build plans by."""
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from math import prod
 
 import torch
@@ -30,3 +32,20 @@ def bytes_per_example(model: ModelAtCheckpoints, batch: tuple[Tensor, Tensor]) -
     captured = 2 * sum(prod(site.output) for site in layout.sites)  # an output, and its delta
     formed = sum(block.size for block in layout.blocks if block.path != "factors")
     return sum(saved.values()) // len(batch[0]) + size * (captured + GENERAL_COPIES * formed)
+
+
+def held_bytes(held: object) -> int:
+    """Return the bytes of all tensors in gradients, as values or as factors, however deep they are.
+
+    >>> held_bytes([{"block": torch.zeros(2, 3)}, {"block": (torch.zeros(1),)}])
+    28
+    """
+    if isinstance(held, Tensor):
+        return held.numel() * held.element_size()
+    if isinstance(held, Mapping):
+        return sum(map(held_bytes, held.values()))
+    if isinstance(held, list | tuple):
+        return sum(map(held_bytes, held))
+    if is_dataclass(held):
+        return sum(held_bytes(getattr(held, field.name)) for field in fields(held))
+    return 0

@@ -16,7 +16,6 @@ from indexer.recipes.train import Schedule
 from indexer.task import Task
 
 SCHEDULE = Schedule(epochs=12, keep=(1, 2, 4, 8, 12), learning_rate=0.1)
-PROJECTION = {"name": "gaussian", "numbers": 256, "seed": 0}  # the model is small enough for the dense reference
 
 _SAMPLE = files("indexer.recipes") / "data" / "mnist_sample.npz"
 

@@ -10,9 +10,10 @@ from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, Task, build
 from indexer.building import card as module
-from indexer.building.card import card_queries, query_vectors
+from indexer.building.card import affordable_queries, card_queries, query_vectors
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
+from indexer.gradients.memory import held_bytes
 from indexer.index.card import CardEntry
 from indexer.index.versions import IndexVersion
 from indexer.task import Examples, read_rows
@@ -176,6 +177,18 @@ def test_an_exact_index_has_a_card_without_faults(ask: Ask) -> None:
 def test_a_build_without_queries_has_no_card(task: Task, run: Path, tmp_path: Path) -> None:
     spec = BuildSpec(run, projection={"name": "identity"}, card_queries=0)
     assert build(task, spec, tmp_path / "index").manifest.card is None
+
+
+def test_queries_are_as_many_as_memory_holds(ask: Ask, task: Task) -> None:
+    """The tiny network's gradients: 40 and 370 numbers at three checkpoints, formed or as factors of fewer."""
+    method = ask.index.method
+    room = 1_000_000
+    found = affordable_queries(method, task, room)
+    one = method.asked(read_rows(task.train, [0]))
+    assert one is not None
+    assert found * held_bytes(one) <= room < (found + 1) * held_bytes(one)
+    assert 3 * 4 * (36 + 10) < held_bytes(one) <= 3 * 4 * (36 * 9 + 410)
+    assert affordable_queries(method, task, held_bytes(one) - 1) == 0
 
 
 def test_query_vectors_are_made_one_by_one(ask: Ask, task: Task) -> None:

@@ -28,7 +28,7 @@ def test_the_demo_trains_and_builds_and_says_what_is_next(command: Command, tmp_
     assert done.exit_code == 0
     manifest = open_version(tmp_path / "indexes" / "mnist").manifest
     assert [c.path.name for c in open_run(tmp_path / "runs" / "mnist").checkpoints] == ["epoch-01.safetensors"]
-    assert manifest.method.parameters == {"projection": recipe.PROJECTION}
+    assert manifest.method.parameters["projection"]["name"] == "pca" and manifest.card is not None
     assert manifest.splits == {"train": 64, "test": 8}
     told = " ".join(done.stderr.split())
     assert "is ready; next: proponent serve" in told

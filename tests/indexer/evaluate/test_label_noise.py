@@ -163,7 +163,7 @@ def test_checkpoints_are_shown_from_first_to_last() -> None:
 def test_the_demo_finds_most_wrong_labels_first(tmp_path: Path) -> None:
     """Training and index as shipped: half of the wrong labels in the first tenth is five times chance."""
     train(mnist.task, mnist.SCHEDULE, tmp_path / "run", lambda stage, done, total: None)
-    index = build(mnist.task, BuildSpec(tmp_path / "run", projection=mnist.PROJECTION), tmp_path / "mnist")
+    index = build(mnist.task, BuildSpec(tmp_path / "run"), tmp_path / "mnist")
     curve = by_self_influence(Examples(index.objects.path(index.manifest.examples[0].object)), mnist.true_labels)
     assert (curve.wrong, len(curve.found)) == (225, 4500)
     assert curve.at(0.10) >= 0.50

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
-from indexer.gradients.memory import GENERAL_COPIES, bytes_per_example
+from indexer.gradients.block import DenseGradient, FactorGradient
+from indexer.gradients.memory import GENERAL_COPIES, bytes_per_example, held_bytes
 from indexer.gradients.probe import probe
+from indexer.gradients.uses import LinearUse
 from tests.tiny import cross_entropy
 
 
@@ -43,3 +45,9 @@ def test_gradients_of_the_general_paths_are_counted() -> None:
             return outputs
 
     assert counted(Product()) >= 4 * GENERAL_COPIES * 6 * 500
+
+
+def test_held_gradients_are_counted_as_values_or_as_factors() -> None:
+    delta, x = torch.zeros(2, 5), torch.zeros(2, 7, dtype=torch.float64)
+    factors = FactorGradient((LinearUse(delta, x, True),))
+    assert held_bytes([{"a": factors, "b": DenseGradient(torch.zeros(2, 3, 4))}]) == 4 * 10 + 8 * 14 + 4 * 24
