@@ -106,7 +106,8 @@ class SearchOut(_Answer):
 class HitOut(_Answer):
     """One training example. A positive score: training on it lowered the query's loss.
 
-    percentile: how many percent of a fixed sample of the index's scores (its card's) lie below; null without a card.
+    percentile: how many percent of a fixed sample of the index's scores (its card's) lie below; null without a
+    card, and in the normalised view.
     """
 
     rank: int

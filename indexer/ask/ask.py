@@ -182,8 +182,9 @@ class Ask:
         wide = query.astype(np.float64)
         # number by number, and not `@`: BLAS may round equal rows differently, and equal scores are ordered by id
         parts: np.ndarray = np.add.reduceat(self.index.store.rows(positions) * wide, starts, axis=1)
-        if question.view == "dot" or self.index.norms is None:
+        if question.view == "dot":
             return parts
+        assert self.index.norms is not None, "the search refuses the view where there are no norms"
         norms = self.index.norms[list(positions)].astype(np.float64)[:, None]
         over: np.ndarray = np.divide(parts, norms, out=np.zeros_like(parts), where=norms > 0)
         return over

@@ -43,6 +43,7 @@ from indexer.methods.method import Method
 from indexer.projection.random_matrix import SCHEME
 from indexer.task import Task, read_rows
 
+NO_CARD = "no card: the gradients of one query do not fit, so how right the scores are was not measured"
 CARD_SHARE = 8  # one part in so many of the machine's memory may go to the gradients of the card's queries
 
 
@@ -60,12 +61,15 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
     with running(spec.threads):
         run, choice = selected(spec)
         source = open_source(task, run, options_of(spec))
+        if spec.coded_bytes is not None:  # before the sample is read; float32 rows are known after it
+            refuse_too_large(len(task.train), spec.coded_bytes, folder)
         plan = _plan(task, spec, source)
         step_sizes = None if spec.preconditioner is None else source.step_sizes()
         ready, fitted = fitted_method(task, spec, source, plan, step_sizes, progress)
         method = ready.method
         most = min(spec.card_queries, affordable_queries(method, task, machine_memory() // CARD_SHARE))
         queries = card_queries(task, most)
+        without_card = [NO_CARD] if most < min(1, spec.card_queries) else []
         refuse_too_large(len(task.train), ready.row_bytes, folder)
         with building_in(folder) as objects:
             checkpoints = _write_checkpoints(source, objects)
@@ -84,7 +88,7 @@ def build(task: Task, spec: BuildSpec, out: str | Path, progress: Progress = sil
                 sequential=source.model.layout.sequential,
                 left_out=list(source.model.layout.left_out),
                 optimizer=_optimizer_entry(source),
-                caveats=_caveats(source, step_sizes, spec.eta),
+                caveats=[*_caveats(source, step_sizes, spec.eta), *without_card],
                 choice=choice,
                 card=_card(ready, queries, rows, (entry, vectors), objects),
                 vectors=vectors,

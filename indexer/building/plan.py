@@ -89,7 +89,7 @@ def machine_memory() -> int:
 
 
 def refuse_too_large(rows: int, row_bytes: int, out: Path) -> None:
-    """State the bytes of the vectors before any work, and refuse what the disk or the memory cannot hold.
+    """Refuse vectors that the disk or the memory cannot hold, with their bytes.
 
     Raises:
         TooLargeError: with both numbers and the choices.

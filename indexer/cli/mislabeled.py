@@ -41,6 +41,7 @@ def mislabeled(
     _check_out(out, force)
     version = open_version(index)
     manifest = version.manifest
+    version.objects.check_hash(manifest.examples[0].object, "examples")
     with closing(Examples(version.objects.path(manifest.examples[0].object))) as examples:
         if label is not None:
             examples.check_label(label, manifest.task.labels)

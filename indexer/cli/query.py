@@ -48,8 +48,9 @@ def query(
     console.print(f"{predicted}explaining the loss {facts.loss:.4g} at label {facts.label} ({facts.label_source})")
     for warning in ranking.warnings:
         console.print(warning, style="yellow", soft_wrap=True)
-    console.print(_table("proponents", ranking.proponents))
-    console.print(_table("opponents", ranking.opponents))
+    score = "score" if ranking.view == "dot" else "score / norm"
+    console.print(_table("proponents", ranking.proponents, score))
+    console.print(_table("opponents", ranking.opponents, score))
     console.print(_stages(ranking), style="dim")
 
 
@@ -71,8 +72,8 @@ def _example(known: str | None, image: Path | None) -> KnownExample | GivenExamp
     return KnownExample(split, id)
 
 
-def _table(title: str, hits: Sequence[Hit]) -> Table:
-    table = Table("rank", "example", "label", "score", "by checkpoint", title=title)
+def _table(title: str, hits: Sequence[Hit], score: str) -> Table:
+    table = Table("rank", "example", "label", score, "by checkpoint", title=title)
     for hit in hits:
         parts = "  ".join(f"{part:+.3g}" for part in hit.per_checkpoint)
         table.add_row(str(hit.rank), f"{hit.split}/{hit.id}", hit.label, f"{hit.score:+.4g}", parts)

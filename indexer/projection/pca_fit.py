@@ -8,7 +8,9 @@ bits of every coordinate are chosen over all checkpoints together, by how much o
 Every gradient counts with the weight 1 / ‖g‖ in the second moments. The highest scores are between a query and
 training examples of large gradients: the best directions for products of one with the other are eigenvectors of
 neither's moments, but of something between the raw moment (weight 1) and that of directions (weight 1 / ‖g‖^2).
-Measured on two networks this is worth 3 to 6 points of recall over weight 1, and as much as weight 1 / ‖g‖^2 or more.
+With the exact eigenvectors of the neutral CNN and MLP, 240 of them fitted on 2,000 examples, this is worth 3 to 4
+points of recall@10 of proponents and 1 to 3 of opponents over weight 1; weight 1 / ‖g‖^2 gives as much, and a lower
+Pearson.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,8 +86,8 @@ def fit_pca(
     Raises:
         BuildError: all gradients of the sample are zero, or one is not finite.
     """
-    share = -(-2 * (bytes - SCALE_BYTES) // len(samples))  # of half bytes: the most coordinates that a checkpoint gets
-    pool = HEAD if 2 * share <= HEAD else HEAD + TAIL
+    halves = 2 * (bytes - SCALE_BYTES)  # of bytes: as many coordinates as can be stored
+    pool = HEAD if 2 * halves <= HEAD * len(samples) else HEAD + TAIL  # a tail is for more than half a head
     sides = [_sides(layout, sample, roots[i], pool, (i, seed)) for i, sample in enumerate(samples)]
     squares = torch.stack([side.square_norms for side in sides]).sum(0).cpu()
     norms = torch.where(squares >= SMALLEST, squares, 0).sqrt()
@@ -94,7 +96,7 @@ def fit_pca(
             "pca: the gradients of the sample are zero, or too small for float32: there is nothing to fit bases on; "
             "check the checkpoints, or take a larger sample"
         )
-    turned = [_turned(samples[i], roots[i], side, norms, (pool, share)) for i, side in enumerate(sides)]
+    turned = [_turned(samples[i], roots[i], side, norms, (pool, halves)) for i, side in enumerate(sides)]
     code = code_of(joined([at.gains for at in turned]), bytes)
     stored = [_stored(len(at.turn), of) for at, of in zip(turned, _by_checkpoint(code.bits, turned), strict=True)]
     return _bases(sides, turned, stored), _stored_code(code, turned, stored)
@@ -151,7 +153,8 @@ def _turned(
         pieces = []
         for name in sides.box:
             u, v = (sides.bases[f"{name}/{side}"].to(root[name]) for side in _SIDES)
-            pieces.append(root[name] * gradients[name].sandwich(u, v).flatten(1))
+            parts = [part.sandwich(u, v).flatten(1) for part in gradients[name].parts()]
+            pieces.append(root[name] * torch.cat(parts))
         rows.append(torch.cat(pieces, dim=1)[:, sides.candidates.to(pieces[0].device)].cpu())
     values = torch.cat(rows)
     weights = _weights(sides.square_norms).to(values)[:, None]

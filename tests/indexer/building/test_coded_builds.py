@@ -9,6 +9,7 @@ import pytest
 from indexer import Ask, BuildSpec, KnownExample, Question, Task, build
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
+from indexer.errors import TooLargeError
 from indexer.index.versions import is_index
 from indexer.task import read_rows
 from tests.chosen import chosen
@@ -86,3 +87,13 @@ def test_self_influence_is_exact_however_few_the_bytes(small: Task, spec: BuildS
     for one, other in zip(found, expected.tolist(), strict=True):
         assert one == pytest.approx(other, rel=FLOAT32)
     ask.close()
+
+
+def test_bytes_that_do_not_fit_are_refused_before_the_sample_is_read(
+    task: Task, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.building.plan.machine_memory", lambda: 300 * 512)
+    told: list[str] = []
+    with pytest.raises(TooLargeError, match="300 vectors of 512 bytes"):
+        build(task, BuildSpec(run), tmp_path / "index", lambda stage, done, total: told.append(stage))
+    assert told == [] and not (tmp_path / "index").exists()

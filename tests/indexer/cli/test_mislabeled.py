@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from indexer import Ask
 from indexer.cli.mislabeled import _header, _write
-from indexer.errors import BuildError, QuestionError, UnknownIndexError, UnknownLabelError
+from indexer.errors import BuildError, CorruptIndexError, QuestionError, UnknownIndexError, UnknownLabelError
 from indexer.index.examples import Example, Examples
 from indexer.index.versions import open_version
 from tests.indexer.cli.conftest import Command
@@ -152,3 +154,17 @@ def test_an_index_of_the_first_tables_is_ranked(command: Command, out: Path) -> 
     assert all(float(row[4]) == float(row[5]) + float(row[6]) for row in rows)
     command("mislabeled", GOLDEN, "--out", out, "--label", "lying", "--force")
     assert [row[1:] for row in read(out)[1:]] == [row[1:] for row in rows if row[3] == "lying"]
+
+
+def test_a_table_that_has_changed_is_not_ranked(
+    command: Command, index_folder: Path, copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = copy_of(index_folder)
+    version = open_version(folder)
+    path = version.objects.path(version.manifest.examples[0].object)
+    path.chmod(0o644)
+    with sqlite3.connect(path) as table:
+        table.execute("UPDATE self_influence_total SET value = 99 WHERE position = 3")
+    with pytest.raises(CorruptIndexError, match="have changed since it was built"):
+        command("mislabeled", folder, "--out", tmp_path / "ranked.csv")
+    assert not (tmp_path / "ranked.csv").exists()
