@@ -134,10 +134,10 @@ class Means:
         return TrainRows(batch[0].flatten(1).mean(1, keepdim=True), None)
 
     def query_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        raise AssertionError("a pass asks for no query vectors")
 
     def exact(self, queries: Batch, train: Iterable[Batch]) -> Iterable[tuple[Tensor, Tensor]]:
-        raise NotImplementedError
+        raise AssertionError("a pass asks for no exact scores of its own")
 
 
 def test_a_method_may_have_neither_norms_nor_exact_scores(
