@@ -30,7 +30,7 @@ LAYERS = {
     ),
     "mathematics": ("indexer.gradients", "indexer.projection"),
     "methods": ("indexer.methods",),
-    "pipelines": ("indexer.building", "indexer.ask", "indexer.evaluate", "indexer.record"),
+    "pipelines": ("indexer.building", "indexer.editing", "indexer.ask", "indexer.evaluate", "indexer.record"),
     "public names": ("indexer",),
     "surfaces": ("indexer.recipes", "indexer.cli"),
     "service": ("service",),

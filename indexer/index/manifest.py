@@ -13,6 +13,8 @@ from indexer.index.objects import ObjectRef
 
 FORMAT: Literal[1] = 1
 
+Edit = Literal["append", "delete", "relabel", "compact", "rebuild-search"]
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,8 +85,18 @@ class CodeEntry(_Frozen):
     row_bytes: int = Field(ge=4)
 
 
+class TombstonesEntry(_Frozen):
+    """The positions of deleted rows, as `indexer.index.tombstones` keeps them, and how many they are."""
+
+    object: ObjectRef
+    rows: int = Field(gt=0)
+
+
 class VectorsEntry(_Frozen):
-    """The train vectors, shard after shard: little-endian float32 rows, or records of a code."""
+    """The train vectors, shard after shard: little-endian float32 rows, or records of a code.
+
+    rows: all that are stored; deleted: those that are never answered any more, or null.
+    """
 
     dtype: Literal["<f4", "coded"]
     rows: int = Field(gt=0)
@@ -92,6 +104,7 @@ class VectorsEntry(_Frozen):
     parts: list[PartEntry]
     shards: list[ShardEntry]
     code: CodeEntry | None = None
+    deleted: TombstonesEntry | None = None
 
     @model_validator(mode="after")
     def _coded_by_its_code(self) -> "VectorsEntry":
@@ -148,6 +161,8 @@ class Manifest(_Frozen):
     left_out: parameters that are not part of the gradient: frozen, or not chosen.
     optimizer: what the run was trained with, as its listing says; null where it does not. caveats: what a reader of
     scores must know, repeated in every answer. card: how well scores agree with exact ones, where that was measured.
+    card_version: the version that the card was measured on, where it is an earlier one. parent: the version that this
+    one was made from, and edit: how; null for one that was built.
     Fields with a default came after the first manifests of format 1, which do not have them.
     """
 
@@ -163,11 +178,14 @@ class Manifest(_Frozen):
     caveats: list[str] = []
     choice: dict[str, Any] | None = None
     card: CardEntry | None = None
+    card_version: str | None = None
     vectors: VectorsEntry
     search: SearchEntry
-    examples: list[ExamplesEntry] = Field(min_length=1, max_length=1)
+    examples: list[ExamplesEntry] = Field(min_length=1)
     probe: ProbeEntry
     plan: Plan
+    parent: str | None = None
+    edit: Edit | None = None
 
     def etas(self) -> list[dict[str, float]]:
         """Return the weight of each checkpoint, for every parameter of the gradient."""
@@ -181,6 +199,8 @@ class Manifest(_Frozen):
         """Return every object by a name for people."""
         found = {f"checkpoint {i} ({c.file!r})": c.object for i, c in enumerate(self.checkpoints, 1)}
         found |= {f"vectors, shard {i}": shard.object for i, shard in enumerate(self.vectors.shards, 1)}
+        if self.vectors.deleted is not None:
+            found["tombstones"] = self.vectors.deleted.object
         if self.vectors.code is not None:
             found["code of the vectors"] = self.vectors.code.object
         found |= {"examples" if i == 1 else f"examples, segment {i}": e.object for i, e in enumerate(self.examples, 1)}
@@ -190,7 +210,14 @@ class Manifest(_Frozen):
         return found
 
     @property
+    def rows(self) -> int:
+        """How many training examples can be answered: the stored rows that are not deleted."""
+        deleted = self.vectors.deleted
+        return self.vectors.rows - (0 if deleted is None else deleted.rows)
+
+    @property
     def splits(self) -> dict[str, int]:
-        """How many examples each split has, over all segments."""
-        names = [name for entry in self.examples for name in entry.splits]
-        return {name: sum(entry.splits.get(name, 0) for entry in self.examples) for name in dict.fromkeys(names)}
+        """How many examples each split has, over all segments and without deleted ones."""
+        names = dict.fromkeys(name for entry in self.examples for name in entry.splits)
+        found = {name: sum(entry.splits.get(name, 0) for entry in self.examples) for name in names}
+        return found | {"train": self.rows}

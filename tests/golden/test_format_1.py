@@ -97,7 +97,10 @@ def test_a_new_index_of_the_same_task_is_of_the_same_format(tmp_path: Path) -> N
         "memory_format": "contiguous",
         "device": "cpu",
     }
-    assert new["vectors"].pop("code") is None
+    assert new["vectors"].pop("code") is None and new["vectors"].pop("deleted") is None
+    assert {name: new.pop(name) for name in ("parent", "edit", "card_version")} == dict.fromkeys(
+        ("parent", "edit", "card_version")
+    )
     assert keys(new) == keys(old)
     for key in ("format", "method", "task", "checkpoints", "blocks", "sequential"):
         assert new[key] == old[key]
