@@ -26,7 +26,7 @@ from indexer.atomic import write_atomically
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.formats.listing import LISTING
 from indexer.checkpoints.weights import load_into, read_weights
-from indexer.index.examples import Examples
+from indexer.index.examples import Examples, open_examples
 from indexer.index.versions import is_index, open_version
 from indexer.recipes import cifar10, mnist
 from indexer.recipes.mnist_sample import read_idx
@@ -171,7 +171,7 @@ def noisy_run(setting: Setting, data: Path, work: Path, say: Say) -> NoisyRun:
     train, test = as_examples(images.x_train, given), as_examples(images.x_test, images.y_test)
     wrong = given != images.y_train
     return NoisyRun(
-        examples=Examples(version.objects.path(version.manifest.examples[0].object)),
+        examples=open_examples(version.objects, version.manifest),
         true_labels=[images.names[label] for label in images.y_train],
         wrong=wrong,
         losses=at_the_end(task, run, train, task.loss),

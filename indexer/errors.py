@@ -7,7 +7,8 @@ ProponentError
 │   ├── UnsupportedExplainError a quantity that the index's method does not explain
 │   └── NotFoundError           something named that does not exist
 │       ├── UnknownExampleError
-│       └── UnknownIndexError
+│       ├── UnknownIndexError
+│       └── UnknownVersionError
 ├── TaskError                   a task that cannot be loaded, or does not keep its contract
 │   └── ProbeError              a model or loss whose per-example gradients would be wrong
 ├── CheckpointError             a checkpoint that is missing, unreadable or does not fit the model
@@ -18,7 +19,8 @@ ProponentError
 │   ├── CorruptIndexError       its files are not what its manifest says
 │   └── TaskMismatchError       it was built with another task
 ├── BuildError                  a build that must not start or cannot go on
-│   └── TooLargeError           it would not fit
+│   ├── TooLargeError           it would not fit
+│   └── DiskFullError           the disk filled up while it wrote
 ├── SettingsError               a setting of the service that is out of range or not safe
 └── MissingExtraError           an optional dependency is not installed
 
@@ -56,6 +58,10 @@ class UnknownExampleError(NotFoundError):
 
 class UnknownIndexError(NotFoundError):
     """No index of that name."""
+
+
+class UnknownVersionError(NotFoundError):
+    """No version of that name in the index."""
 
 
 class TaskError(ProponentError):
@@ -100,6 +106,10 @@ class BuildError(ProponentError):
 
 class TooLargeError(BuildError):
     """A build that would not fit the machine."""
+
+
+class DiskFullError(BuildError):
+    """A build or an edit that filled the disk: make room and give the same command again."""
 
 
 class SettingsError(ProponentError):

@@ -72,7 +72,7 @@ class Task:
         if self.labels is None and target.numel() != 1:
             return f"{target.numel()} targets"
         if self.labels is None:
-            return str(target.detach().numpy()[()])  # the fewest digits that read back as this number
+            return str(target.detach().reshape(()).numpy()[()])  # the fewest digits that read back as this number
         position = int(target.item())
         if not 0 <= position < len(self.labels):
             raise TaskError(
@@ -90,6 +90,21 @@ class Task:
         if label not in names:
             raise UnknownLabelError(f"unknown label; expected one of {', '.join(map(repr, names))}")
         return torch.tensor(names.index(label))
+
+    def target_named(self, label: str, like: Tensor) -> Tensor:
+        """Return the target that has a label, with the dtype and shape of another target of the data set.
+
+        Raises:
+            UnknownLabelError: no class or number is named so, or a target is more than one number.
+        """
+        if like.numel() != 1:
+            raise UnknownLabelError("an example of several targets has no label; expected a task of one target each")
+        if self.labels is not None:
+            return self.target_of(label).to(like.dtype).reshape(like.shape)
+        try:
+            return torch.tensor(float(label)).to(like.dtype).reshape(like.shape)
+        except ValueError as exc:
+            raise UnknownLabelError("unknown label; this is a regression: expected a number") from exc
 
 
 def read_rows(examples: Examples, rows: Sequence[int]) -> tuple[Tensor, Tensor]:

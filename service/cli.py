@@ -26,7 +26,28 @@ COMMANDS = {
     ),
     "verify": (
         "indexer.cli.verify:verify",
-        "Hash every file of an index in full, and name the first that has changed.",
+        "Hash every file of an index in full, and name each one that has changed, is missing or is cut off.",
+    ),
+    "versions": (
+        "indexer.cli.versions:app",
+        "Show the versions of an index, choose which one is served, and remove the others.",
+    ),
+    "append": (
+        "indexer.cli.edit:append",
+        "Add training rows of the task to an index, with the checkpoints and bases that it was built with.",
+    ),
+    "delete": ("indexer.cli.edit:delete", "Take training examples out of the answers of an index. Needs no task."),
+    "relabel": (
+        "indexer.cli.edit:relabel",
+        "Give training examples of an index other labels; of a regression, other targets.",
+    ),
+    "compact": (
+        "indexer.cli.edit:compact",
+        "Copy what an index answers with into new files, without deleted rows. Needs no task.",
+    ),
+    "rebuild-search": (
+        "indexer.cli.edit:rebuild_search",
+        "Fit the search of an index again, on the rows that it has now. Needs no task.",
     ),
     "query": ("indexer.cli.query:query", "Ask which training examples made the model say that."),
     "mislabeled": (

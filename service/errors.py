@@ -27,6 +27,7 @@ STATUS: dict[type[errors.ProponentError], int] = {
     errors.NotFoundError: 404,
     errors.UnknownExampleError: 404,
     errors.UnknownIndexError: 404,
+    errors.UnknownVersionError: 404,
     errors.TaskError: 500,
     errors.ProbeError: 500,
     errors.CheckpointError: 500,
@@ -38,6 +39,7 @@ STATUS: dict[type[errors.ProponentError], int] = {
     errors.TaskMismatchError: 503,
     errors.BuildError: 500,
     errors.TooLargeError: 500,
+    errors.DiskFullError: 500,
     errors.SettingsError: 500,
     errors.MissingExtraError: 500,
 }

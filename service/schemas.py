@@ -1,73 +1,14 @@
-"""Requests and answers of the HTTP API, as they stand in the OpenAPI schema."""
+"""Answers of the HTTP API, as they stand in the OpenAPI schema."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from indexer.index.card import CardEntry
-
-_ONE = (  # a drawn 1: 28 x 28 pixels, grey, PNG
-    "iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAAAAABXZoBIAAAAGklEQVR42mNgGNzg/39kHhM+paOSw0ty0AEAS0wCIQSUTbwAAAAASUVORK5CYII="
-)
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
-
-
-class KnownExampleIn(_Request):
-    """An example of the index's own data."""
-
-    modality: Literal["id"]
-    split: Literal["train", "test"]
-    id: str = Field(max_length=200)
-
-
-class ImageIn(_Request):
-    """A PNG or JPEG in base64, of the size that the index takes."""
-
-    modality: Literal["image"]
-    data: str
-
-
-class ExplainLoss(_Request):
-    """Explain the loss at the label."""
-
-    quantity: Literal["loss"]
-
-
-Direction = Literal["proponents", "opponents"]
-
-
-class QueryRequest(_Request):
-    """Which training examples made the model say that?"""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={
-            "examples": [
-                {"example": {"modality": "id", "split": "test", "id": "17"}, "label": "5", "k": 10},
-                {"example": {"modality": "image", "data": _ONE}, "k": 10},
-            ]
-        },
-    )
-
-    example: Annotated[KnownExampleIn | ImageIn, Field(discriminator="modality")]
-    label: str | None = Field(default=None, max_length=200, description="explain this label; else the predicted one")
-    target: float | None = Field(default=None, allow_inf_nan=False, description="the same for a regression")
-    explain: ExplainLoss = ExplainLoss(quantity="loss")
-    view: Literal["dot", "normalised"] = Field(
-        default="dot",
-        description="order by the score, or by the score over the norm of the training example's gradient",
-    )
-    k: int = Field(default=10, ge=1, description="hits in each direction; the limit is in the index's `limits`")
-    directions: list[Direction] = Field(default=["proponents", "opponents"], min_length=1, max_length=2)
-    include: list[Literal["per_checkpoint", "media"]] = Field(default=["per_checkpoint", "media"], max_length=2)
 
 
 class IndexRef(_Answer):
@@ -98,7 +39,7 @@ class ScoreOut(_Answer):
 
 
 class SearchOut(_Answer):
-    """Whether every stored vector was compared."""
+    """Whether every training example that may be named was compared, or is proved to be no better."""
 
     exhaustive: bool
 
@@ -196,39 +137,25 @@ class Limits(_Answer):
 
 
 class IndexDetail(IndexSummary):
-    """Everything about one index that a client needs."""
+    """Everything about one index that a client needs.
+
+    parent, edit: the version that this one was made from, and how; null for one that was built. card_version: the
+    version that the card was measured on, where that is an earlier one.
+    """
 
     width: int
     parameters: dict[str, Any]
     checkpoints: list[CheckpointOut]
     eta_convention: str
     choice: dict[str, Any] | None
+    parent: str | None
+    edit: str | None
     card: CardOut | None
+    card_version: str | None
     input: dict[str, Any]
     labels: list[str] | None
     explains: list[str]
     limits: Limits
-
-
-class ExampleListing(_Request):
-    """Which examples are listed, in which order, and where a page of them begins and ends."""
-
-    split: Literal["train", "test"] | None = Field(
-        default=None, description="`test` unless told otherwise, in the order `self_influence` always `train`"
-    )
-    label: str | None = Field(default=None, max_length=200, description="only examples with this label")
-    order: Literal["row", "self_influence"] = Field(
-        default="row", description="as in the data set, or highest self-influence first: wrong labels come early"
-    )
-    checkpoint: int | None = Field(
-        default=None,
-        ge=1,
-        description="order by the self-influence of this checkpoint, counted from 1; else by its sum",
-    )
-    limit: int | None = Field(default=None, ge=1, description="at most the index's `limits.page_size`")
-    cursor: str | None = Field(
-        default=None, max_length=100, description="`next_cursor` of the page before, asked for with the same arguments"
-    )
 
 
 class ExampleOut(_Answer):

@@ -84,7 +84,7 @@ def _welcome(engine: WarmEngine, base: str) -> str:
     lines = []
     for name in engine.names():
         version = engine.version(name)
-        lines.append(f"serving {name}: {version.manifest.vectors.rows:,} training examples, version {version.version}")
+        lines.append(f"serving {name}: {version.manifest.rows:,} training examples, version {version.version}")
     first = engine.names()[0]
     split = "test" if "test" in engine.version(first).manifest.splits else "train"
     example = engine.examples(first).listing(split, start=0, count=1)[0]

@@ -37,7 +37,7 @@ LAYERS = {
 }
 GATES = {
     "faiss": ("indexer.index.search",),
-    "sqlite3": ("indexer.index.examples",),
+    "sqlite3": ("indexer.index.examples", "indexer.index.segments"),
     "PIL": ("indexer.codecs",),
     "matplotlib": ("indexer.evaluate",),
     "transformers": ("indexer.record.huggingface",),
@@ -47,7 +47,8 @@ GATES = {
     "uvicorn": ("service",),
     "importlib": ("indexer.task", "service.cli"),  # whatever is imported by a computed name is imported here
 }
-VALUES = {"GivenExample", "Hit", "KnownExample", "Preview", "Question", "Ranking"}  # what routes may take of indexer
+# what routes may take of indexer
+VALUES = {"Filter", "GivenExample", "Hit", "KnownExample", "Preview", "Question", "Ranking"}
 # optional dependencies are imported in the function that uses them, or at the top of the one module that is for them
 EXTRAS = {"matplotlib": None, "transformers": "indexer.record.huggingface", "lightning": "indexer.record.lightning"}
 VECTOR_FILES = {"memmap", "fromfile", "tofile", "open_memmap"}

@@ -8,6 +8,7 @@ PUBLIC = [
     "Ask",
     "BuildSpec",
     "CheckpointRecorder",
+    "Filter",
     "GivenExample",
     "Hit",
     "ImageCodec",
@@ -17,8 +18,12 @@ PUBLIC = [
     "Question",
     "Ranking",
     "Task",
+    "append",
     "build",
+    "compact",
+    "delete",
     "load_task",
+    "relabel",
 ]
 
 

@@ -37,6 +37,10 @@ def test_the_example_runs_from_task_to_answer(tmp_path: Path) -> None:
     assert "net" not in printed[2] and "1.weight + 1.bias" in printed[2]
     assert printed[3].count("train/") == 20  # ten proponents, ten opponents
     assert len(run("python ask.py", tmp_path).splitlines()) == 6
+    [edits] = blocks("shell")
+    printed = [run(command, tmp_path) for command in edits.splitlines()]
+    assert "delete" in printed[2] and "relabel" in printed[2]
+    assert "train/17 " not in printed[3] and printed[3].count("train/") == 20
 
 
 def test_the_spec_is_the_default_but_for_its_bytes(tmp_path: Path) -> None:
@@ -53,9 +57,9 @@ def test_the_task_is_under_thirty_lines() -> None:
 
 
 def test_every_command_of_the_table_exists() -> None:
-    listed = set(re.findall(r"^\| `proponent (\w+)", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^\| `proponent ([\w-]+)", README, flags=re.MULTILINE))
     helped = run("proponent --help", REPOSITORY)
-    assert listed == set(re.findall(r"^│ (\w+) ", helped, flags=re.MULTILINE))
+    assert listed == set(re.findall(r"^│ ([\w-]+) ", helped, flags=re.MULTILINE))
 
 
 def test_no_figure_is_left_to_fill_in() -> None:

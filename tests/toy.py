@@ -55,6 +55,8 @@ class Toy:
 class ToyKind:
     """Draws A once, when the index is built."""
 
+    fitted_on_all_rows = False
+
     def fit(
         self,
         model: ModelAtCheckpoints,

@@ -2,6 +2,8 @@
 
     example -> query vector at all checkpoints -> search with q and -q -> refine from stored vectors -> Ranking
 
+Only living rows are searched, and of these the ones that the question's filter lets pass.
+
 The search proposes candidates in float32; their stored vectors then give the score as the sum of its parts by
 checkpoint, in float64, and the order.
 """
@@ -13,15 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from indexer.ask.filters import Filter, selected_rows
+from indexer.ask.indexed import indexed_example
 from indexer.ask.opening import OpenIndex, open_index
 from indexer.ask.percentile import percentile
 from indexer.ask.ranking import GivenExample, Hit, QueryFacts, Question, Ranking
-from indexer.errors import QuestionError, TaskMismatchError, UnsupportedExplainError
-from indexer.index.search.flat import Candidates
-from indexer.task import Task, content_hash, read_rows
+from indexer.errors import QuestionError, UnsupportedExplainError
+from indexer.index.search.candidates import Candidates
+from indexer.task import Task, read_rows
 
 
 class Ask:
@@ -39,9 +43,9 @@ class Ask:
         self.at_own_targets = task.labels is None and targets[0].numel() != 1
 
     @classmethod
-    def open(cls, folder: str | Path, task: Task) -> "Ask":
-        """Open and verify the index in a folder; raises what `indexer.ask.opening.open_index` does."""
-        return cls(task, open_index(Path(folder), task))
+    def open(cls, folder: str | Path, task: Task, version: str | None = None) -> "Ask":
+        """Open and verify a version, the active one unless named; raises what `indexer.ask.opening.open_index` does."""
+        return cls(task, open_index(Path(folder), task, version))
 
     def close(self) -> None:
         """Release the files."""
@@ -66,7 +70,8 @@ class Ask:
                 "the gradient of the loss at this example is not finite; ask at a target near those of the training set"
             )
         clock.lap("gradients")
-        [candidates] = self.index.search.search(query, min(question.k, len(self.index.store)), question.view)
+        rows = self._rows(question.filter)
+        [candidates] = self.index.search.search(query, question.k, question.view, rows)
         clock.lap("search")
         proponents, opponents = self._hits(query[0], candidates, question)
         clock.lap("fetch")
@@ -78,12 +83,12 @@ class Ask:
             method=version.manifest.method.name,
             explain=question.explain,
             exact=self.index.method.exact_vectors,
-            exhaustive=candidates.complete,
+            exhaustive=candidates.exhaustive,
             query=facts,
             proponents=proponents,
             opponents=opponents,
             milliseconds=clock.finish(),
-            warnings=tuple(version.manifest.caveats),
+            warnings=tuple(self._warnings()),
             view=question.view,
         )
 
@@ -95,26 +100,26 @@ class Ask:
             raise UnsupportedExplainError(f"this index explains {known}; found {question.explain!r}")
 
     def _input(self, question: Question) -> tuple[Tensor, Tensor | None]:
-        """Read the input and its own target; one from the task's data must still be what the index was built with.
-
-        Raises:
-            TaskMismatchError: it is not.
-        """
+        """Read the input and its own target; one from the task's data must still be what the index was built with."""
         example = question.example
         if isinstance(example, GivenExample):
             return self.task.codec.decode(example.payload), None
-        stored = self.index.examples.find(example.split, example.id)
-        examples = self.task.split(example.split)
-        row = stored.row
-        if examples is None or row >= len(examples):
-            raise TaskMismatchError(f"the task has no example {example.id!r} in split {example.split!r} any more")
-        inputs, targets = read_rows(examples, [row])
-        if content_hash(inputs[0], targets[0]) != stored.content:
-            raise TaskMismatchError(
-                f"example {example.id!r} of split {example.split!r} is not what it was when the index was built; "
-                "serve it with the data that it was built with"
-            )
-        return inputs[0], targets[0]
+        return indexed_example(self.task, self.index.examples.find(example.split, example.id))
+
+    def _rows(self, wanted: Filter | None) -> Bool[np.ndarray, " n"] | None:
+        """Return which rows may be answered; None for all."""
+        index = self.index
+        if wanted is None:
+            return index.living
+        return selected_rows(wanted, index.examples, self.task.labels, len(index.store))
+
+    def _warnings(self) -> list[str]:
+        version, more = self.index.version, self.index.newer_rows
+        found = list(version.manifest.caveats)
+        if more:
+            rows = "1 training example" if more == 1 else f"{more:,} training examples"
+            found.append(f"the task has {rows} more than this index: add what is new with `proponent append`")
+        return found
 
     def _facts(self, question: Question, inputs: Tensor, own: Tensor | None) -> tuple[QueryFacts, Tensor]:
         """Return what the last checkpoint says, and the target whose loss is explained.

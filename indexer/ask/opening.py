@@ -10,23 +10,26 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from indexer.ask.indexed import indexed_batch, other_labels
 from indexer.building.vectors import row_scales
 from indexer.checkpoints.states import model_states
 from indexer.checkpoints.weights import load_adapter_into, load_into
 from indexer.errors import BuildError, CheckpointError, CorruptIndexError, TaskMismatchError
 from indexer.gradients.at_checkpoints import ModelAtCheckpoints
 from indexer.gradients.layout import Block
-from indexer.gradients.outputs import difference, probe_outputs
+from indexer.gradients.outputs import difference, fixed_rows, probe_outputs
 from indexer.gradients.probe import PROBE_ROWS, probe
 from indexer.index.code import scales_of
-from indexer.index.examples import Examples
+from indexer.index.examples import Example, Examples, open_examples
 from indexer.index.manifest import BlockEntry
 from indexer.index.objects import ObjectRef
-from indexer.index.search.flat import FlatSearch
+from indexer.index.search.candidates import Search
+from indexer.index.search.opening import open_search
 from indexer.index.store import VectorStore, open_store
+from indexer.index.tombstones import read_tombstones
 from indexer.index.versions import IndexVersion, open_version
 from indexer.methods.method import Method
 from indexer.methods.registry import method_kind
@@ -38,38 +41,72 @@ RANDOM_TOLERANCE = 1e-5  # relative: the inverse normal distribution function ma
 
 @dataclass(frozen=True, slots=True)
 class OpenIndex:
-    """An index in memory, with the task's model at its checkpoints; norms: of the rows' gradients, where known."""
+    """A version of an index in memory, with the task's model at its checkpoints.
+
+    norms: of the rows' gradients, where known. living: rows that are not deleted; None where all are. newer_rows: how
+    many training examples the task has behind the last one that was ever in the index.
+    """
 
     version: IndexVersion
     model: ModelAtCheckpoints
     method: Method
     store: VectorStore
-    search: FlatSearch
+    search: Search
     examples: Examples
     norms: Float[np.ndarray, " n"] | None
+    living: Bool[np.ndarray, " n"] | None
+    newer_rows: int
 
 
-def open_index(folder: Path, task: Task) -> OpenIndex:
-    """Verify every file of the active version, then the task, and make ready to answer.
+def open_index(folder: Path, task: Task, version: str | None = None) -> OpenIndex:
+    """Verify every file of a version, the active one unless another is named, then the task; make ready to answer.
 
     Raises:
         UnknownIndexError: the folder holds no finished index.
         CorruptIndexError: a file is not what the manifest says.
         TaskMismatchError: the task is not the one that the index was built with.
     """
-    version = open_version(folder)
-    for _ in version.verify():
+    opened = open_version(folder, version)
+    for _ in opened.verify():
         pass
-    manifest = version.manifest
-    model = _model(version, task)
-    _check_task(version, task, model)
-    method = _method(version, model)
-    store = open_store(version.objects, manifest.vectors)
-    _check_vectors(version, task, method, store)
-    examples = Examples(version.objects.path(manifest.examples[0].object))
-    examples.check(manifest.splits, manifest.vectors.rows)
+    manifest = opened.manifest
+    store = open_store(opened.objects, manifest.vectors)
+    examples = open_examples(opened.objects, manifest)
+    examples.check([entry.splits for entry in manifest.examples], manifest.vectors.rows)
+    living = _living(opened)
+    newer_rows = _newer_rows(opened, task, examples)
+    model = _model(opened, task)
+    _check_task(opened, task, model, examples)
+    method = _method(opened, model)
+    _check_vectors(opened, task, method, store, _some(examples, living, len(store)))
     norms = _norms(store, examples)
-    return OpenIndex(version, model, method, store, FlatSearch(store, norms), examples, norms)
+    search = open_search(opened.objects, manifest.search, store, norms)
+    return OpenIndex(opened, model, method, store, search, examples, norms, living, newer_rows)
+
+
+def _living(version: IndexVersion) -> Bool[np.ndarray, " n"] | None:
+    """Return which rows are not deleted; None for all."""
+    vectors = version.manifest.vectors
+    if vectors.deleted is None:
+        return None
+    living = np.ones(vectors.rows, bool)
+    living[read_tombstones(version.objects, vectors.deleted, vectors.rows)] = False
+    return living
+
+
+def _newer_rows(version: IndexVersion, task: Task, examples: Examples) -> int:
+    """Return how many rows the task has behind those of the index.
+
+    Raises:
+        TaskMismatchError: it has fewer.
+    """
+    known = max(examples.next_row("train"), version.manifest.next_row or 0)
+    if len(task.train) < known:
+        raise TaskMismatchError(
+            f"{_built(version)} has training examples up to row {known - 1:,}; the task has {len(task.train):,} rows. "
+            "Rows keep their numbers: delete examples from the index, not from the data"
+        )
+    return len(task.train) - known
 
 
 def _norms(store: VectorStore, examples: Examples) -> Float[np.ndarray, " n"] | None:
@@ -88,10 +125,6 @@ def _model(version: IndexVersion, task: Task) -> ModelAtCheckpoints:
     labels = None if task.labels is None else list(task.labels)
     if labels != manifest.task.labels:
         raise TaskMismatchError(f"{_built(version)} has the labels {manifest.task.labels}; the task has {labels}")
-    if len(task.train) != manifest.vectors.rows:
-        raise TaskMismatchError(
-            f"{_built(version)} has {manifest.vectors.rows:,} training examples; the task has {len(task.train):,}"
-        )
     module = copy.deepcopy(task.model())
     stored = ((f"checkpoint {c.file!r}", _tensors(version, c.object)) for c in manifest.checkpoints)
     try:
@@ -130,9 +163,25 @@ def _shape(block: Block) -> tuple[str, tuple[int, int], tuple[str, ...]]:
     return block.name, block.shape, block.parameters
 
 
-def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) -> None:
-    found = probe_outputs(model, read_rows(task.train, _probe_rows(version)))
-    differs = difference(found, _tensors(version, version.manifest.probe.object))
+def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints, examples: Examples) -> None:
+    """Compare the outputs and losses of the probe examples with those that are stored.
+
+    Raises:
+        TaskMismatchError: they differ.
+    """
+    ids = version.manifest.probe.ids
+    stored = _tensors(version, version.manifest.probe.object)
+    living = examples.positions(None, ids, (), (None, None)).tolist()
+    known = {example.id: example for example in examples.at(living)}
+    if known:
+        columns = [i for i, id in enumerate(ids) if id in known]
+        stored = {name: values[:, columns] for name, values in stored.items()}
+        probed = [known[ids[i]] for i in columns]
+        _check_labels(version, task, probed)
+        batch = indexed_batch(task, probed)
+    else:  # all are deleted; the task still has their rows, but not the targets of those that were relabelled
+        batch, stored = read_rows(task.train, [int(id) for id in ids]), {"outputs": stored["outputs"]}
+    differs = difference(probe_outputs(model, batch), stored)
     if differs is not None:
         raise TaskMismatchError(
             f"{_built(version)} was built with another task: {differs}. Serve it with the task, data and code "
@@ -140,23 +189,39 @@ def _check_task(version: IndexVersion, task: Task, model: ModelAtCheckpoints) ->
         )
 
 
-def _check_vectors(version: IndexVersion, task: Task, method: Method, store: VectorStore) -> None:
-    """Make the vectors of the probe examples once more: equal outputs do not prove equal gradients.
+def _check_labels(version: IndexVersion, task: Task, probed: Sequence[Example]) -> None:
+    """Make sure that the data's labels are those that were indexed, but for a few that were corrected since.
+
+    Raises:
+        TaskMismatchError: most of them are not.
+    """
+    others = other_labels(task, probed)
+    if 2 * others > len(probed):
+        raise TaskMismatchError(
+            f"{_built(version)} was built with another task: {others} of {len(probed)} probe examples have another "
+            "label. Serve it with the data that it was built with, or build a new index"
+        )
+
+
+def _check_vectors(
+    version: IndexVersion, task: Task, method: Method, store: VectorStore, stored_examples: Sequence[Example]
+) -> None:
+    """Make the vectors of a few examples once more: equal outputs do not prove equal gradients.
 
     Coded vectors are held against what their codes allow: coded again, a number may fall to the other side of a step.
 
     Raises:
         TaskMismatchError: they are not those that are stored.
     """
-    rows = _probe_rows(version)
-    made = method.train_rows(read_rows(task.train, rows))
+    rows = [example.position for example in stored_examples if example.position is not None]
+    made = method.train_rows(indexed_batch(task, stored_examples))
     found = made.vectors.float().cpu().numpy()
     if store.code is None:
         stored = store.rows(rows)
         lengths = np.linalg.norm(stored, axis=1)
         differs = np.linalg.norm(found - stored, axis=1)
     else:
-        records = np.concatenate([store.stored(row) for row in rows])
+        records = store.stored(rows)
         lengths = scales_of(records).astype(np.float64)
         scaled = np.abs(row_scales(found, made.self_influence) - lengths)
         differs = np.hypot(store.code.outside(found, records), scaled)
@@ -169,8 +234,10 @@ def _check_vectors(version: IndexVersion, task: Task, method: Method, store: Vec
         )
 
 
-def _probe_rows(version: IndexVersion) -> list[int]:
-    return [int(id) for id in version.manifest.probe.ids]
+def _some(examples: Examples, living: Bool[np.ndarray, " n"] | None, rows: int) -> list[Example]:
+    """Return up to eight living training examples, evenly spaced."""
+    positions = np.arange(rows) if living is None else np.flatnonzero(living)
+    return examples.at([int(positions[i]) for i in fixed_rows(len(positions))])
 
 
 def _method(version: IndexVersion, model: ModelAtCheckpoints) -> Method:

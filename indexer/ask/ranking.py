@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from indexer.index.search.flat import View
+from indexer.ask.filters import Filter
+from indexer.index.search.candidates import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Question:
     label: explain the loss at this label; None takes the label that the model predicts.
     target: the same for a regression, where it must be given. A sequence model is asked about known examples, at their
     own targets.
+    filter: which training examples may be named; None for all.
     """
 
     example: KnownExample | GivenExample
@@ -39,6 +41,7 @@ class Question:
     k: int = 10
     explain: str = "loss"
     view: View = "dot"
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class Hit:
 class Ranking:
     """Proponents from the highest score down, opponents from the lowest up, ties by id.
 
+    Fewer than k where no more training examples may be named.
+    exhaustive: no training example that may be named was left out of the comparison.
     warnings: what a reader must know of the scores, such as an optimizer that TracInCP does not account for.
     """
 

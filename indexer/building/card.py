@@ -14,12 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from indexer.building.agreement import agreement, card_entry
+from indexer.building.plan import machine_memory
 from indexer.gradients.memory import held_bytes
 from indexer.index.card import CardEntry
 from indexer.index.store import VectorStore
 from indexer.methods.method import Batch, Method
 from indexer.task import Task, read_rows
 
+NO_CARD = "no card: the gradients of one query do not fit, so how right the scores are was not measured"
+CARD_SHARE = 8  # one part in so many of the machine's memory may go to the gradients of the card's queries
 SCORES_BYTES = 2**30  # of the exact scores and their estimates at most: above, fewer queries are asked
 
 
@@ -47,6 +50,11 @@ def card_queries(task: Task, most: int) -> CardQueries | None:
     rows = [(2 * i + 1) * len(examples) // (2 * count) for i in range(count)]
     left_out = tuple(row if source == "train" else None for row in rows)
     return CardQueries(source, read_rows(examples, rows), left_out)
+
+
+def planned_queries(method: Method, task: Task, wanted: int) -> int:
+    """Return how many queries the card may ask: as many as are wanted and memory holds the gradients of."""
+    return min(wanted, affordable_queries(method, task, machine_memory() // CARD_SHARE))
 
 
 def affordable_queries(method: Method, task: Task, budget: int) -> int:

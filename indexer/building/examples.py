@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
+from indexer.building.side import Hashes
 from indexer.errors import TaskError
 from indexer.index.examples import Example, ExampleRow
 from indexer.task import Task, content_hash, read_rows
@@ -31,7 +32,7 @@ def check_labels(task: Task, split: str, rows: Sequence[int], targets: Tensor) -
 def example_rows(
     task: Task,
     self_influence: np.ndarray | None,
-    content: Sequence[str],
+    content: Sequence[str] | Hashes,
     progress: Callable[[str, int, int], None],
 ) -> Iterator[ExampleRow]:
     """Yield every example of every split; only training examples have a position and self-influence [n, c].

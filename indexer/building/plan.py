@@ -5,7 +5,6 @@ Under one plan, on one kind of machine, vectors are equal bit for bit.
 
 import os
 import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -16,9 +15,11 @@ import torch
 from indexer.building.spec import BuildSpec
 from indexer.errors import TooLargeError
 from indexer.index.manifest import Plan
+from indexer.index.store import SHARD_BYTES
 
 LARGEST_BATCH = 128  # measured: of four models only the smallest gains from more, the others leave the cache
 PLANNED_ON = 8  # training examples whose bytes are counted
+SHARD_BATCHES = 64  # at most, and 256 MiB: a stopped build makes no more again than one shard
 SHARE = 4  # one part in so many of the machine's memory may go to the gradients of a batch
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -37,8 +38,24 @@ def make_plan(spec: BuildSpec, *, bytes_per_example: int, channels_last: bool) -
         dtype="float32",
         memory_format="channels_last" if channels_last else "contiguous",
         device=spec.device,
-        versions={name: version(name) for name in _VERSIONS} | {"python": platform.python_version()},
+        versions=versions(),
     )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that vectors depend on."""
+    return {name: version(name) for name in _VERSIONS} | {"python": platform.python_version()}
+
+
+def machine(device: str) -> str:
+    """Return the kind of processor that vectors are made on: another one rounds in another order.
+
+    >>> machine("cpu").split()[0] == platform.machine()
+    True
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def plan_batch_size(bytes_per_example: int) -> int:
@@ -81,24 +98,17 @@ def batches(rows: int, size: int) -> list[range]:
     return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
+def shards(rows: int, batch_size: int, row_bytes: int) -> list[range]:
+    """Return the rows of each shard: whole batches, so that whoever makes a shard alone makes the same bytes.
+
+    >>> shards(5, 2, row_bytes=2**27)
+    [range(0, 2), range(2, 4), range(4, 5)]
+    """
+    return batches(rows, batch_size * max(1, min(SHARD_BATCHES, SHARD_BYTES // (batch_size * row_bytes))))
+
+
 def machine_memory() -> int:
     """Return the bytes that this machine has, or that its container may take."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _CGROUP.read_text().strip() if _CGROUP.is_file() else "max"
     return min(physical, int(limit)) if limit.isdigit() else physical
-
-
-def refuse_too_large(rows: int, row_bytes: int, out: Path) -> None:
-    """Refuse vectors that the disk or the memory cannot hold, with their bytes.
-
-    Raises:
-        TooLargeError: with both numbers and the choices.
-    """
-    need = rows * row_bytes
-    existing = next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
-    for name, limit in (("free disk", shutil.disk_usage(existing).free), ("memory", machine_memory())):
-        if need > 0.9 * limit:
-            raise TooLargeError(
-                f"{rows:,} vectors of {row_bytes:,} bytes are {need / 2**30:.1f} GiB; "
-                f"the {name} is {limit / 2**30:.1f} GiB. Use projection 'pca' or fewer bytes an example"
-            )

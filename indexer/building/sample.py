@@ -1,12 +1,13 @@
 """The training examples that bases and codes are fitted on: a sample that is the same for a seed and number of rows."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 
 from indexer.building.plan import batches
 from indexer.building.progress import Progress
 from indexer.methods.method import Batch, Sample
 from indexer.projection.random_matrix import random_order
-from indexer.task import Task, read_rows
+from indexer.task import Examples, Task, content_hash, read_rows
 
 
 def sample_rows(rows: int, count: int, seed: int) -> list[int]:
@@ -30,3 +31,12 @@ def read_sample(task: Task, rows: list[int], batch_size: int, passes: int, progr
             progress("bases", min(done, passes * len(rows)), passes * len(rows))
 
     return sample
+
+
+def digest(examples: Examples, rows: Sequence[int]) -> str:
+    """Return a hash over the contents of some examples, in order."""
+    found = hashlib.sha256()
+    for row in rows:
+        inputs, targets = read_rows(examples, [row])
+        found.update(content_hash(inputs[0], targets[0]).encode())
+    return found.hexdigest()

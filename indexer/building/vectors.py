@@ -1,5 +1,6 @@
 """The pass over the training set that makes its vectors, and with them everything that needs the same gradients."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,27 +9,40 @@ from jaxtyping import Float
 
 from indexer.building.card import CardQueries
 from indexer.building.examples import check_labels
-from indexer.building.plan import batches
+from indexer.building.journal import ShardJournal
+from indexer.building.plan import batches, shards
 from indexer.building.progress import Progress
+from indexer.building.side import Hashes, Side, SideWriter, side_of
+from indexer.errors import BuildError
 from indexer.index.code import Code
 from indexer.index.manifest import Plan, ShardEntry
 from indexer.index.objects import Objects
 from indexer.index.store import VectorWriter
-from indexer.methods.method import Method
+from indexer.methods.method import Asked, Method
 from indexer.task import Task, content_hash, read_rows
 
 
 @dataclass(frozen=True, slots=True)
 class VectorRows:
-    """What the pass leaves: shards, self-influence [n, c], content hashes [n], and exact scores of the card's queries.
-
-    Self-influence and scores are None where the method has none.
-    """
+    """What the pass leaves: shards, and the side data of all rows."""
 
     shards: list[ShardEntry]
-    self_influence: Float[np.ndarray, "n c"] | None
-    content: list[str]
-    exact: Float[np.ndarray, "q n"] | None
+    side: Side
+
+    @property
+    def content(self) -> Hashes:
+        """Content hashes [n]."""
+        return Hashes(self.side.content)
+
+    @property
+    def self_influence(self) -> Float[np.ndarray, "n c"] | None:
+        """By checkpoint; None where the method has none."""
+        return self.side.self_influence
+
+    @property
+    def exact(self) -> Float[np.ndarray, "q n"] | None:
+        """Exact scores of the card's queries; None where there are none."""
+        return self.side.scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +60,98 @@ class Pass:
 
 
 def write_vectors(
-    task: Task, of: Pass, queries: CardQueries | None, objects: Objects, progress: Progress
+    task: Task,
+    of: Pass,
+    queries: CardQueries | None,
+    objects: Objects,
+    progress: Progress,
+    journal: ShardJournal | None = None,
 ) -> VectorRows:
-    """Stream the training set through the method, once."""
-    writer = VectorWriter(objects, of.method.parts[-1].stop, code=of.code)
+    """Stream the training set through the method, once, but for the shards that a journal has.
+
+    Raises:
+        BuildError: a vector is not finite, or a row of a finished shard has changed.
+    """
     total = len(task.train)
-    asked = None if queries is None else of.method.asked(queries.batch)
-    exact = None if asked is None or queries is None else np.empty((len(queries), total), np.float32)
-    self_influence, content = [], []
-    for rows in batches(total, of.plan.batch_size):
-        inputs, targets = read_rows(task.train, rows)
-        check_labels(task, "train", rows, targets)
+    ranges = shards(total, of.plan.batch_size, of.row_bytes)
+    there = {} if journal is None else journal.finished(ranges)
+    if journal is not None:
+        _check_unchanged(task, journal, {number: ranges[number] for number in there}, of.plan, progress)
+    asked = None if queries is None or len(there) == len(ranges) else of.method.asked(queries.batch)
+    told = _Told(progress, total, sum(len(ranges[number]) for number in there))
+    entries, sides = [], SideWriter(total)
+    for number, rows in enumerate(ranges):
+        if journal is not None and number in there:
+            entry, side = there[number], journal.side(number)
+        else:
+            entry, side = _shard(task, of, rows, asked, objects, told)
+            if journal is not None:
+                journal.keep(number, rows, entry, side)
+        entries.append(entry)
+        sides.add(side)
+    return VectorRows(entries, sides.finish())
+
+
+class _Told:
+    """Tells how many rows have their vectors, those of before included."""
+
+    def __init__(self, progress: Progress, total: int, done: int) -> None:
+        self._progress, self._total, self._done = progress, total, done
+        if done:
+            progress("vectors", done, total)
+
+    def __call__(self, rows: int) -> None:
+        self._done += rows
+        self._progress("vectors", self._done, self._total)
+
+
+def _shard(
+    task: Task, of: Pass, rows: range, asked: Asked | None, objects: Objects, told: _Told
+) -> tuple[ShardEntry, Side]:
+    writer = VectorWriter(objects, of.method.parts[-1].stop, of.code, first=rows.start)
+    sides = SideWriter(len(rows))
+    for part in batches(len(rows), of.plan.batch_size):
+        here = rows[part.start : part.stop]
+        inputs, targets = read_rows(task.train, here)
+        check_labels(task, "train", here, targets)
         found = of.method.train_rows((inputs, targets), asked)
         vectors = found.vectors.float().cpu().numpy()
         if of.code is None:
             writer.add(vectors)
         else:
             writer.add(vectors, row_scales(vectors, found.self_influence))
-        if found.self_influence is not None:
-            self_influence.append(found.self_influence.cpu().numpy())
-        if exact is not None and found.scores is not None:
-            exact[:, rows.start : rows.stop] = found.scores.T.cpu().numpy()
-        content += [content_hash(x, y) for x, y in zip(inputs, targets, strict=True)]
-        progress("vectors", rows.stop, total)
-    return VectorRows(writer.finish(), np.concatenate(self_influence) if self_influence else None, content, exact)
+        norms, scores = (None if t is None else t.cpu().numpy() for t in (found.self_influence, found.scores))
+        sides.add(side_of(_hashes(inputs, targets), norms, scores))
+        told(len(here))
+    [entry] = writer.finish()
+    return entry, sides.finish()
+
+
+def _check_unchanged(
+    task: Task, journal: ShardJournal, there: Mapping[int, range], plan: Plan, progress: Progress
+) -> None:
+    """Read the rows of finished shards once more.
+
+    Raises:
+        BuildError: one is not what it was when its vector was made.
+    """
+    total, done = sum(map(len, there.values())), 0
+    for number, rows in there.items():
+        content = Hashes(journal.side(number).content)
+        for part in batches(len(rows), plan.batch_size):
+            here = rows[part.start : part.stop]
+            for row, found in zip(here, _hashes(*read_rows(task.train, here)), strict=True):
+                if found != content[row - rows.start]:
+                    raise BuildError(
+                        f"task.train has another example at row {row} than when its vector was made, in the build that "
+                        "this one goes on with; give the same data, or begin anew with `--restart` (restart=True)"
+                    )
+            done += len(here)
+            progress("checking", done, total)
+
+
+def _hashes(inputs: torch.Tensor, targets: torch.Tensor) -> list[str]:
+    return [content_hash(x, y) for x, y in zip(inputs, targets, strict=True)]
 
 
 def row_scales(vectors: Float[np.ndarray, "b m"], self_influence: torch.Tensor | None) -> Float[np.ndarray, " b"]:

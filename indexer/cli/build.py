@@ -9,7 +9,7 @@ import typer
 from indexer.building.build import build as build_index
 from indexer.building.spec import DEFAULT_PROJECTION, BuildSpec, read_spec
 from indexer.cli.options import DEFAULT_ETA, Checkpoints, Choose, Eta, Steps, parse_steps
-from indexer.cli.progress import bars, console
+from indexer.cli.progress import announce, bars, console
 from indexer.errors import BuildError
 from indexer.index.card import CardEntry
 from indexer.projection.pca import DEFAULT_BYTES, SMALLEST_BYTES
@@ -50,12 +50,18 @@ def build(
     spec: Annotated[
         Path | None, typer.Option(help="A TOML file with any of these, and batch_size, threads, memory_format.")
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away what a build that was stopped in OUT has, and begin anew.")
+    ] = False,
 ) -> None:
     """Build an index: the projected gradients of every training example at every checkpoint.
 
     Example: proponent build digits.py:task --checkpoints runs/digits --out indexes/digits
 
-    The model is probed first: Proponent refuses, naming the reason, what it could not answer rightly.
+    The model is probed first: Proponent refuses, naming the reason, what it could not answer rightly. What disk, memory
+    and time the build will take is said before it starts.
+
+    A build that was stopped, however it was, goes on from its last finished shard when the same command is given again.
     """
     with bars() as progress:
         chosen = _spec(checkpoints, projection, spec)
@@ -69,7 +75,7 @@ def build(
             steps=parse_steps(steps) or chosen.steps,
             eta=eta or chosen.eta,
         )
-        version = build_index(load_task(task), chosen, out, progress)
+        version = build_index(load_task(task), chosen, out, progress, restart=restart, announce=announce)
     manifest = version.manifest
     vectors = manifest.vectors
     size = 4 * vectors.width if vectors.code is None else vectors.code.row_bytes

@@ -8,7 +8,7 @@ import typer
 from indexer.building.build import build
 from indexer.building.spec import BuildSpec
 from indexer.checkpoints.formats.listing import LISTING
-from indexer.cli.progress import bars, console
+from indexer.cli.progress import announce, bars, console
 from indexer.index.versions import is_index
 from indexer.recipes import mnist as recipe
 from indexer.recipes.train import train
@@ -36,7 +36,7 @@ def mnist(
         if not (run / LISTING).is_file():
             train(recipe.task, recipe.SCHEDULE, run, progress)
         if not is_index(index):
-            build(recipe.task, BuildSpec(run), index, progress)
+            build(recipe.task, BuildSpec(run), index, progress, announce=announce)
     console.print("one training label in twenty is wrong on purpose: look for them among the proponents", style="dim")
     next_line = f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task"
     console.print(next_line, soft_wrap=True)

@@ -21,7 +21,7 @@ from indexer.evaluate.label_noise import (
 )
 from indexer.evaluate.noise_plot import plot_noise
 from indexer.evaluate.pictures import check_picture
-from indexer.index.examples import Examples
+from indexer.index.examples import open_examples
 from indexer.index.manifest import CheckpointEntry
 from indexer.index.versions import open_version
 from indexer.task import load_name, load_task
@@ -77,7 +77,7 @@ def noise(
     if plot is not None:
         check_picture(plot)
     version = open_version(index)
-    examples = Examples(version.objects.path(version.manifest.examples[0].object))
+    examples = open_examples(version.objects, version.manifest)
     found = load_name(true_labels)
     if not isinstance(found, Iterable):
         raise TaskError(f"{true_labels!r}: expected a list of labels, found {type(found).__name__}")

@@ -15,6 +15,7 @@ from indexer.cli.build import parse_projection
 from indexer.cli.options import parse_steps
 from indexer.errors import BuildError
 from indexer.index.card import CardEntry
+from indexer.index.manifest import SearchEntry
 from indexer.index.versions import IndexVersion, open_version
 from indexer.projection.pca import SMALLEST_BYTES
 from indexer.task import load_task
@@ -124,10 +125,13 @@ def _facts(version: IndexVersion) -> Table:
     manifest = version.manifest
     vectors, plan = manifest.vectors, manifest.plan
     table = Table("index", version.name, title_justify="left")
-    table.add_row("version", version.version)
+    made = "built" if manifest.parent is None else f"{manifest.edit} of {manifest.parent}"
+    table.add_row("version", f"{version.version}, {made}")
     table.add_row("method", f"{manifest.method.name} {manifest.method.parameters}")
     kind, size = ("float32", 4 * vectors.width) if vectors.code is None else ("coded", vectors.code.row_bytes)
-    table.add_row("vectors", f"{vectors.rows:,} of {vectors.width:,} {kind} numbers, {size:,} bytes each")
+    deleted = "" if vectors.deleted is None else f", {vectors.deleted.rows:,} of them deleted"
+    table.add_row("vectors", f"{vectors.rows:,} of {vectors.width:,} {kind} numbers, {size:,} bytes each{deleted}")
+    table.add_row("search", _search(manifest.search))
     table.add_row("examples", ", ".join(f"{count:,} {split}" for split, count in manifest.splits.items()))
     table.add_row("input", str(manifest.task.input))
     table.add_row("labels", "none: a regression" if manifest.task.labels is None else ", ".join(manifest.task.labels))
@@ -146,11 +150,31 @@ def _facts(version: IndexVersion) -> Table:
     return table
 
 
+def _search(entry: SearchEntry) -> str:
+    """Say how rows are found, and how surely.
+
+    >>> _search(SearchEntry(kind="flat"))
+    'flat: every row is compared'
+    """
+    if entry.prefix is None:
+        return "flat: every row is compared"
+    told = f"prefix: {entry.prefix.vectors.width} directions of {entry.prefix.vectors.rows:,} rows, longest first"
+    found = entry.recall
+    if found is None:
+        return told
+    return (
+        f"{told}; recall@{found.k} {found.proponents:.3f} proponents, {found.opponents:.3f} opponents, "
+        f"{found.exhaustive:.0%} proved exact, over {found.queries:,} queries that it was not tuned on"
+    )
+
+
 def _card(version: IndexVersion) -> Table:
     card = version.manifest.card
     if card is None:
         return Table("card", "none: how well its scores agree with exact ones was not measured", title_justify="left")
     told = f"{card.queries:,} {card.source} examples against {card.rows:,} rows"
+    if version.manifest.card_version is not None:
+        told += f", measured on version {version.manifest.card_version}, before it was edited"
     if card.source == "train":
         told += ", without themselves"
     table = Table("card", told, title_justify="left")

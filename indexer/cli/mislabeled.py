@@ -15,7 +15,7 @@ import typer
 
 from indexer.atomic import writing
 from indexer.errors import BuildError
-from indexer.index.examples import Example, Examples
+from indexer.index.examples import Example, open_examples
 from indexer.index.manifest import CheckpointEntry
 from indexer.index.versions import open_version
 
@@ -41,8 +41,9 @@ def mislabeled(
     _check_out(out, force)
     version = open_version(index)
     manifest = version.manifest
-    version.objects.check_hash(manifest.examples[0].object, "examples")
-    with closing(Examples(version.objects.path(manifest.examples[0].object))) as examples:
+    for number, entry in enumerate(manifest.examples, 1):
+        version.objects.check_hash(entry.object, f"examples, segment {number}")
+    with closing(open_examples(version.objects, manifest)) as examples:
         if label is not None:
             examples.check_label(label, manifest.task.labels)
         part = examples.part_of(checkpoint)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from indexer.building.estimate import Estimate
 from indexer.building.progress import Progress as OnProgress
 
 console = Console(stderr=True, markup=False)
@@ -24,3 +25,10 @@ def bars() -> Iterator[OnProgress]:
             progress.update(tasks[stage], completed=done)
 
         yield show
+
+
+def announce(estimate: Estimate) -> None:
+    """Say what a build will take, and where it goes on."""
+    if estimate.there:
+        console.print(f"going on with a build that was stopped: {estimate.there:,} rows are there", soft_wrap=True)
+    console.print(estimate.line(), style="dim", soft_wrap=True)

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from indexer.ask.ask import Ask
+from indexer.ask.filters import Filter
 from indexer.ask.ranking import GivenExample, Hit, KnownExample, Question, Ranking
 from indexer.errors import QuestionError
+from indexer.index.search.candidates import View
 from indexer.task import load_task
 
 
@@ -27,7 +29,14 @@ def query(
     normalised: Annotated[
         bool, typer.Option("--normalised", help="Order by score over the norm of the training example's gradient.")
     ] = False,
+    only_label: Annotated[
+        list[str] | None, typer.Option(help="Name only training examples with this label; may be repeated.")
+    ] = None,
+    exclude_id: Annotated[
+        list[str] | None, typer.Option(help="Do not name this training example; may be repeated.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Hits in each direction.")] = 10,
+    version: Annotated[str | None, typer.Option(help="Ask this version, and not the active one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Ask which training examples made the model say that.
@@ -36,8 +45,10 @@ def query(
 
     A positive score: training on the example lowered the loss of what you ask about.
     """
-    ask = Ask.open(index, load_task(task))
-    question = Question(_example(example, image), label, target, k=k, view="normalised" if normalised else "dot")
+    ask = Ask.open(index, load_task(task), version)
+    wanted = Filter(only_label, exclude_ids=exclude_id or ()) if only_label or exclude_id else None
+    view: View = "normalised" if normalised else "dot"
+    question = Question(_example(example, image), label, target, k=k, view=view, filter=wanted)
     ranking = ask.query(question)
     if as_json:
         typer.echo(orjson.dumps(asdict(ranking), option=orjson.OPT_INDENT_2).decode())

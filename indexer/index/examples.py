@@ -1,28 +1,35 @@
 """The examples of an index in SQLite: ids, labels, previews, content hashes and self-influence.
 
+One table is written by a build, and one more, a segment, by every edit that adds rows; they are read as one.
+
     example(split, id, row, position, label, content, media_type, preview)
     self_influence(position, part, value)
     self_influence_total(position, value)
 
-row: the example's number in its split of the task's data; position: the row of its vector, or NULL; content: a hash of
-input and target; part: the number of the checkpoint, from 0; a total is the sum over the parts, rounded once. Written
-last, in one ordered pass, with nothing of the moment in it; read-only afterwards. The first tables of format 1 have no
-totals and no indexes for order and label: the same is read from them, only slower.
+row: the example's number in its split of the task's data; position: the row of its vector over all shards, or NULL;
+content: a hash of input and target; part: the number of the checkpoint, from 0; a total is the sum over the parts,
+rounded once. Written last, in one ordered pass, with nothing of the moment in it; read-only afterwards. The first
+tables of format 1 have no totals and no indexes for order and label: the same is read from them, only slower.
 """
 
+import errno
 import math
+import os
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from indexer.codecs import Preview
-from indexer.errors import CorruptIndexError, QuestionError, UnknownExampleError, UnknownLabelError
+from indexer.errors import QuestionError, UnknownExampleError, UnknownLabelError
+from indexer.index.check_segments import check_segments
+from indexer.index.manifest import Manifest
+from indexer.index.objects import Objects
+from indexer.index.segments import CHUNK, Segments
+from indexer.index.segments import MOST_SEGMENTS as MOST_SEGMENTS
+from indexer.index.tombstones import read_tombstones
 
 _UNKNOWN = "the index has no example of that split and id; ids are row numbers within the splits train and test"
-CHUNK = 500  # positions a statement: far below the number of variables that any SQLite takes
 
 _SCHEMA = """
 CREATE TABLE example (
@@ -41,8 +48,8 @@ CREATE INDEX example_label ON example (split, label, row, position);
 CREATE INDEX self_influence_order ON self_influence (part, value DESC, position);
 CREATE INDEX self_influence_total_order ON self_influence_total (value DESC, position);
 """
+_COLUMNS = "SELECT split, id, row, position, label, content FROM example"
 _ANY_LABELLED = "SELECT 1 FROM example WHERE split IN ('train', 'test') AND label = ? LIMIT 1"
-_SUMMED = "(SELECT position, SUM(value) AS value FROM self_influence GROUP BY position)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ class Example:
         """The sum of its self-influence over the checkpoints, rounded once; None where it has none."""
         return math.fsum(self.self_influence) if self.self_influence else None
 
+    @property
+    def relabelled(self) -> bool:
+        """Whether its label is the index's own: then content holds a second hash, that of the data's target."""
+        return " " in self.content
+
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
@@ -72,7 +84,12 @@ class ExampleRow:
 
 
 def write_examples(path: Path, rows: Iterable[ExampleRow]) -> None:
-    """Write a new table."""
+    """Write a new table.
+
+    Raises:
+        OSError: the disk is full.
+        sqlite3.OperationalError: the table cannot be written for another reason.
+    """
     connection = sqlite3.connect(path)
     try:
         connection.execute("PRAGMA page_size = 1024")
@@ -95,21 +112,16 @@ def write_examples(path: Path, rows: Iterable[ExampleRow]) -> None:
                 connection.execute("INSERT INTO self_influence_total VALUES (?, ?)", (example.position, example.total))
         connection.executescript(_INDEXES)
         connection.commit()
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from exc
+        raise
     finally:
         connection.close()
 
 
-class Examples:
-    """A table opened for reading; usable from any thread."""
-
-    def __init__(self, path: Path) -> None:
-        uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        self._lock = threading.Lock()
-
-    def close(self) -> None:
-        """Release the file."""
-        self._connection.close()
+class Examples(Segments):
+    """The examples of a version, opened for reading; usable from any thread. Deleted ones do not exist."""
 
     def find(self, split: str, id: str) -> Example:
         """Return one example with its self-influence.
@@ -131,19 +143,9 @@ class Examples:
             found |= {e.position: e for e in self._examples(f"WHERE position IN ({marks})", tuple(chunk))}
         return [found[position] for position in positions]
 
-    def check(self, splits: Mapping[str, int], rows: int) -> None:
-        """Compare the table with what the manifest says of it: examples by split, and one a row of the vectors.
-
-        Raises:
-            CorruptIndexError: they differ.
-        """
-        found = dict(self._all("SELECT split, COUNT(*) FROM example GROUP BY split", ()))
-        positions = self._all("SELECT COUNT(position), MIN(position), MAX(position) FROM example", ())[0]
-        if found != {name: count for name, count in splits.items() if count} or positions != (rows, 0, rows - 1):
-            raise CorruptIndexError(
-                f"the table of examples holds {found} and {positions[0]} positions; "
-                f"the manifest says {dict(splits)} and {rows}: rebuild the index"
-            )
+    def check(self, splits: Sequence[Mapping[str, int]], rows: int) -> None:
+        """Compare with the manifest, or raise as `indexer.index.check_segments.check_segments` does."""
+        check_segments(self, splits, rows)
 
     def check_label(self, label: str, labels: Sequence[str] | None) -> None:
         """Refuse a label that the index does not know; labels: those of its task, or None where it names none.
@@ -153,7 +155,7 @@ class Examples:
         """
         if labels is not None and label not in labels:
             raise UnknownLabelError(f"unknown label; expected one of {', '.join(map(repr, labels))}")
-        if labels is None and not self._all(_ANY_LABELLED, (label,)):
+        if labels is None and not self.all(_ANY_LABELLED, (label,)):
             raise UnknownLabelError("unknown label; expected one that an example of the index has")
 
     def part_of(self, checkpoint: int | None) -> int | None:
@@ -162,8 +164,8 @@ class Examples:
         Raises:
             QuestionError: the examples have no self-influence, or none of that checkpoint.
         """
-        parts = self._all(
-            "SELECT COUNT(*) FROM self_influence WHERE position = (SELECT MIN(position) FROM self_influence)", ()
+        parts = self.all(
+            "SELECT COUNT(*) FROM self_influence WHERE position = (SELECT position FROM self_influence LIMIT 1)"
         )[0][0]
         if parts == 0:
             raise QuestionError("this index has no self-influence: its method defines none; list examples by row")
@@ -187,14 +189,10 @@ class Examples:
         Raises:
             UnknownExampleError: the index has none of that split and id.
         """
-        rows = self._all("SELECT media_type, preview FROM example WHERE split = ? AND id = ?", (split, id))
+        rows = self.all("SELECT media_type, preview FROM example WHERE split = ? AND id = ?", (split, id))
         if not rows:
             raise UnknownExampleError(_UNKNOWN)
         return Preview(*rows[0])
-
-    def totals(self) -> list[float]:
-        """Return the self-influence of every training example, in the order of the vectors."""
-        return [value for (value,) in self._all(f"SELECT value FROM {self._totals()} ORDER BY position", ())]
 
     def self_influence(
         self,
@@ -220,8 +218,8 @@ class Examples:
             wanted.append("value <= ? AND (value < ? OR position > ?)")
             values += [after[0], *after]
         where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        found = self._all(
-            f"SELECT position, value FROM {self._totals() if part is None else 'self_influence'} {where} "
+        found = self.all(
+            f"SELECT position, value FROM self_influence{'_total' if part is None else ''} {where} "
             "ORDER BY value DESC, position LIMIT ?",
             (*values, -1 if count is None else count),
         )
@@ -229,16 +227,23 @@ class Examples:
             chunk = found[start : start + CHUNK]
             yield from zip(self.at([position for position, _ in chunk]), (value for _, value in chunk), strict=True)
 
-    def _totals(self) -> str:
-        """Return what totals are selected from: their table, or the sum where a table is older than that."""
-        known = self._all("SELECT 1 FROM sqlite_master WHERE name = 'self_influence_total'", ())
-        return "self_influence_total" if known else _SUMMED
+    def rows(self) -> Iterator[ExampleRow]:
+        """Yield every example with its preview: training examples by position, then the other splits by row."""
+        last: int | None = -1
+        while page := self._examples("WHERE position > ? ORDER BY position LIMIT ?", (last, CHUNK)):
+            yield from map(self._with_preview, page)
+            last = page[-1].position
+        for (split,) in self.all("SELECT DISTINCT split FROM example WHERE split <> 'train' ORDER BY split"):
+            yield from map(self._with_preview, self.listing(split, start=0, count=-1))
+
+    def _with_preview(self, example: Example) -> ExampleRow:
+        return ExampleRow(example, self.preview(example.split, example.id))
 
     def _examples(self, where: str, values: Sequence[object]) -> list[Example]:
-        rows = self._all(f"SELECT split, id, row, position, label, content FROM example {where}", values)
+        rows = self.all(f"{_COLUMNS} {where}", values)
         parts: dict[int, list[float]] = {row[3]: [] for row in rows if row[3] is not None}
         marks = ",".join("?" * len(parts))
-        for position, value in self._all(
+        for position, value in self.all(
             f"SELECT position, value FROM self_influence WHERE position IN ({marks}) ORDER BY position, part",
             tuple(parts),
         ):
@@ -248,9 +253,14 @@ class Examples:
             for split, id, row, position, label, content in rows
         ]
 
-    def _all(self, query: str, values: Sequence[object]) -> list[Any]:
-        try:
-            with self._lock:
-                return self._connection.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as exc:
-            raise CorruptIndexError(f"the table of examples cannot be read ({exc}); verify the index") from exc
+
+def open_examples(objects: Objects, manifest: Manifest) -> Examples:
+    """Open the examples of a version without its deleted ones.
+
+    Raises:
+        CorruptIndexError: a segment or the tombstones are not what the manifest says.
+    """
+    for number, entry in enumerate(manifest.examples, 1):
+        objects.check_size(entry.object, f"examples, segment {number}")
+    deleted = read_tombstones(objects, manifest.vectors.deleted, manifest.vectors.rows)
+    return Examples([objects.path(entry.object) for entry in manifest.examples], deleted)

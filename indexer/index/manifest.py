@@ -113,10 +113,60 @@ class VectorsEntry(_Frozen):
         return self
 
 
-class SearchEntry(_Frozen):
-    """How the vectors are searched: ``flat`` reads them all and needs no file of its own."""
+class PrefixEntry(_Frozen):
+    """The first stage of `indexer.index.search.prefix`: all rows that were there when it was fitted, longest first.
 
-    kind: Literal["flat"]
+    vectors: their coded leading coordinates. rotation: safetensors, whose columns are the leading directions. sides: a
+    position, a norm and two bounds for each row.
+    """
+
+    vectors: VectorsEntry
+    rotation: ObjectRef
+    sides: ObjectRef
+
+
+class RecallEntry(_Frozen):
+    """How much of the true first k of each direction a search proposed, over queries that it was not tuned on.
+
+    exhaustive: the share of these queries for which it proved that nothing is missing.
+    """
+
+    k: int = Field(gt=0)
+    queries: int = Field(gt=0)
+    proponents: float = Field(ge=0, le=1)
+    opponents: float = Field(ge=0, le=1)
+    exhaustive: float = Field(ge=0, le=1)
+
+
+class SearchEntry(_Frozen):
+    """How the vectors are searched: ``flat`` reads them all, ``prefix`` as few as bounds allow.
+
+    queries: held-out query vectors (safetensors), to fit and measure again without a model; null where there were none.
+    target: the recall that was asked for, and recall: what was measured; null where nothing was.
+    """
+
+    kind: Literal["flat", "prefix"]
+    prefix: PrefixEntry | None = None
+    queries: ObjectRef | None = None
+    target: float | None = Field(default=None, gt=0, le=1)
+    recall: RecallEntry | None = None
+
+    @model_validator(mode="after")
+    def _prefix_by_its_kind(self) -> "SearchEntry":
+        if (self.prefix is None) == (self.kind == "prefix"):
+            raise ValueError("a search of kind 'prefix' has a prefix, and no other has one")
+        return self
+
+    def objects(self) -> dict[str, ObjectRef]:
+        """Return every object of the search by a name for people."""
+        found = {} if self.queries is None else {"queries of the search": self.queries}
+        if self.prefix is not None:
+            shards = enumerate(self.prefix.vectors.shards, 1)
+            found |= {f"search vectors, shard {i}": shard.object for i, shard in shards}
+            if self.prefix.vectors.code is not None:
+                found["code of the search vectors"] = self.prefix.vectors.code.object
+            found |= {"rotation of the search": self.prefix.rotation, "sides of the search": self.prefix.sides}
+        return found
 
 
 class ExamplesEntry(_Frozen):
@@ -162,7 +212,8 @@ class Manifest(_Frozen):
     optimizer: what the run was trained with, as its listing says; null where it does not. caveats: what a reader of
     scores must know, repeated in every answer. card: how well scores agree with exact ones, where that was measured.
     card_version: the version that the card was measured on, where it is an earlier one. parent: the version that this
-    one was made from, and edit: how; null for one that was built.
+    one was made from, and edit: how; null for one that was built. next_row: one past the last training row of the task
+    that the index ever had, where its examples do not say so any more.
     Fields with a default came after the first manifests of format 1, which do not have them.
     """
 
@@ -186,6 +237,7 @@ class Manifest(_Frozen):
     plan: Plan
     parent: str | None = None
     edit: Edit | None = None
+    next_row: int | None = None
 
     def etas(self) -> list[dict[str, float]]:
         """Return the weight of each checkpoint, for every parameter of the gradient."""
@@ -204,6 +256,7 @@ class Manifest(_Frozen):
         if self.vectors.code is not None:
             found["code of the vectors"] = self.vectors.code.object
         found |= {"examples" if i == 1 else f"examples, segment {i}": e.object for i, e in enumerate(self.examples, 1)}
+        found |= self.search.objects()
         found["probe outputs"] = self.probe.object
         if self.method.fitted is not None:
             found["fitted tensors"] = self.method.fitted

@@ -5,6 +5,7 @@ A file is written under a temporary name in its final folder, synced and renamed
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from typing import IO
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexer.atomic import sync_folder
+from indexer.atomic import TEMPORARY, sync_folder
 from indexer.errors import CorruptIndexError
+
+_OBJECT = re.compile("[0-9a-f]{64}")
 
 
 class ObjectRef(BaseModel):
@@ -47,7 +50,7 @@ class Objects:
         """Open a new object for writing; its ref is in the list once the block has ended well."""
         self.folder.mkdir(parents=True, exist_ok=True)
         done: list[ObjectRef] = []
-        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=".new-", delete=False) as raw:
+        with tempfile.NamedTemporaryFile(dir=self.folder, prefix=TEMPORARY, delete=False) as raw:
             temporary = Path(raw.name)
             try:
                 yield raw.file, done
@@ -60,6 +63,16 @@ class Objects:
             finally:
                 temporary.unlink(missing_ok=True)
         sync_folder(self.folder)
+
+    def unnamed(self, named: set[str]) -> list[Path]:
+        """Return the objects whose sha256 is not among these, and the files and folders that killed writers left."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(
+            path
+            for path in self.folder.iterdir()
+            if (_OBJECT.fullmatch(path.name) and path.name not in named) or path.name.startswith(TEMPORARY)
+        )
 
     def read(self, ref: ObjectRef, role: str) -> bytes:
         """Return an object's bytes, its size checked; role says what it is, for people."""

@@ -5,12 +5,12 @@ starts at byte row_bytes * r. Shape, code and hash stand in the manifest.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64, Integer
 
 from indexer.errors import BuildError, CorruptIndexError
 from indexer.index.code import Code, read_code, scales_of
@@ -21,18 +21,24 @@ DTYPE = np.dtype("<f4")
 SHARD_BYTES = 256 * 2**20
 CHUNK_NUMBERS = 2**20
 
+Positions = Sequence[int] | Integer[np.ndarray, " k"]
+
 
 class VectorWriter:
-    """Takes rows in order and writes them as shards of about 256 MiB: float32 numbers, or records of a code."""
+    """Takes rows in order and writes them as shards of about 256 MiB: float32 numbers, or records of a code.
+
+    first: the training row that the first one is, for messages.
+    """
 
     def __init__(
-        self, objects: Objects, width: int, code: Code | None = None, *, shard_bytes: int = SHARD_BYTES
+        self, objects: Objects, width: int, code: Code | None = None, *, shard_bytes: int = SHARD_BYTES, first: int = 0
     ) -> None:
         assert code is None or code.width == width, "the code is of other vectors"
         self._objects = objects
         self._code = code
         self._limit = max(1, shard_bytes // _row_bytes(width, code))
         self._pending: list[np.ndarray] = []
+        self._next = first
         self.shards: list[ShardEntry] = []
 
     def add(self, rows: Float[np.ndarray, "b m"], scales: Float[np.ndarray, " b"] | None = None) -> None:
@@ -48,41 +54,55 @@ class VectorWriter:
             scales = scales.astype(DTYPE)
             finite &= np.isfinite(scales) & (scales >= 0)
         if not finite.all():
-            written = sum(shard.rows for shard in self.shards) + sum(map(len, self._pending))
             raise BuildError(
-                f"the vector of training row {written + int(np.argmin(finite))} holds NaN or infinity; "
+                f"the vector of training row {self._next + int(np.argmin(finite))} holds NaN or infinity; "
                 "look at that example and at the checkpoints' losses"
             )
-        self._pending.append(rows if self._code is None or scales is None else self._code.encode(rows, scales))
-        while sum(map(len, self._pending)) >= self._limit:
-            self._write(self._limit)
+        self.add_stored(rows if self._code is None or scales is None else self._code.encode(rows, scales))
+
+    def add_stored(self, rows: np.ndarray) -> None:
+        """Append rows as `VectorStore.pieces` yields them, bit for bit."""
+        self._next += len(rows)
+        while len(rows):
+            some = rows[: self._limit - sum(map(len, self._pending))]
+            self._pending.append(some)
+            rows = rows[len(some) :]
+            if sum(map(len, self._pending)) == self._limit:
+                self._write()
 
     def finish(self) -> list[ShardEntry]:
         """Write what is left and return all shards."""
-        rows = sum(map(len, self._pending))
-        if rows:
-            self._write(rows)
+        if self._pending:
+            self._write()
         return self.shards
 
-    def _write(self, count: int) -> None:
-        rows = np.concatenate(self._pending)
+    def _write(self) -> None:
         with self._objects.writing() as (file, done):
-            file.write(rows[:count].tobytes())
-        self.shards.append(ShardEntry(object=done[0], rows=count))
-        self._pending = [rows[count:]] if count < len(rows) else []
+            for rows in self._pending:
+                file.write(np.ascontiguousarray(rows).data)
+        self.shards.append(ShardEntry(object=done[0], rows=sum(map(len, self._pending))))
+        self._pending = []
 
 
 @dataclass(frozen=True, slots=True)
 class VectorStore:
-    """The rows of all shards, memory-mapped: float32 [n, m], or with a code records, uint8 [n, row_bytes]."""
+    """The rows of all shards, memory-mapped: float32 [n, m], or with a code records, uint8 [n, row_bytes].
+
+    ends: for each shard, how many rows it and those before it hold.
+    """
 
     shards: tuple[np.ndarray, ...]
     width: int
     code: Code | None = None
+    ends: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Add up the rows of the shards."""
+        object.__setattr__(self, "ends", np.cumsum([len(shard) for shard in self.shards], dtype=np.int64))
 
     def __len__(self) -> int:
         """Rows."""
-        return sum(map(len, self.shards))
+        return int(self.ends[-1]) if self.shards else 0
 
     def __iter__(self) -> Iterator[Float32[np.ndarray, "c m"]]:
         """Vectors, a chunk after the other."""
@@ -94,38 +114,48 @@ class VectorStore:
         return _row_bytes(self.width, self.code)
 
     def row(self, position: int) -> Float32[np.ndarray, " m"]:
-        """Return the vector at a position: not copied, or decoded.
-
-        Raises:
-            IndexError: there is no such position.
-        """
-        found = self.stored(position)
-        vectors = found if self.code is None else self.code.decode(found)
-        vector: np.ndarray = vectors[0]
+        """Return the vector at a position; raises what `stored` does."""
+        vector: np.ndarray = self.rows([position])[0]
         return vector
 
-    def rows(self, positions: Sequence[int]) -> Float32[np.ndarray, "k m"]:
-        """Return the vectors at some positions, at least one: decoded together, which costs less than one by one.
+    def rows(self, positions: Positions) -> Float32[np.ndarray, "k m"]:
+        """Return the vectors at some positions: decoded together, which costs less than one by one.
 
         Raises:
             IndexError: there is no such position.
         """
-        found = np.concatenate([self.stored(position) for position in positions])
+        found = self.stored(positions)
         return found if self.code is None else self.code.decode(found)
 
-    def stored(self, position: int) -> np.ndarray:
-        """Return the row at a position as it is stored [1, m or row_bytes], not copied.
+    def products(self, query: Float64[np.ndarray, " m"], positions: Positions) -> Float64[np.ndarray, " k"]:
+        """Return the inner products of a query with the vectors at some positions; raises what `stored` does."""
+        found = self.stored(positions)
+        products: np.ndarray = found @ query if self.code is None else self.code.values(found) @ query[self.code.order]
+        return products
+
+    def stored(self, positions: Positions) -> np.ndarray:
+        """Return copies of the rows at some positions as they are stored [k, m or row_bytes].
+
+        A shard is read once, at ascending positions.
 
         Raises:
             IndexError: there is no such position.
         """
-        if position >= 0:
-            for shard in self.shards:
-                if position < len(shard):
-                    found: np.ndarray = shard[position : position + 1]
-                    return found
-                position -= len(shard)
-        raise IndexError(position)
+        wanted = np.asarray(positions, dtype=np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f"expected positions from 0 to {len(self) - 1}, found {wanted.min()} to {wanted.max()}")
+        if len(self.shards) == 1:
+            return self.shards[0][wanted]
+        order = np.argsort(wanted, kind="stable")
+        ascending = wanted[order]
+        cuts = np.searchsorted(ascending, self.ends).tolist()
+        found = np.empty((len(wanted), self.shards[0].shape[1]), self.shards[0].dtype)
+        first = 0
+        for shard, end, last in zip(self.shards, self.ends.tolist(), cuts, strict=True):
+            if last > first:
+                found[order[first:last]] = shard[ascending[first:last] - (end - len(shard))]
+            first = last
+        return found
 
     def scales(self) -> Float32[np.ndarray, " n"]:
         """Return the scale of every row; only coded rows have one."""
@@ -162,9 +192,7 @@ def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:
             f"the shards do not add up to the {entry.rows:,} rows of the manifest; rebuild the index"
         )
     code = _open_code(objects, entry)
-    store = VectorStore(
-        tuple(_map(objects.path(s.object), s, entry.width, code) for s in entry.shards), entry.width, code
-    )
+    store = VectorStore(tuple(_map(objects, shard, entry.width, code) for shard in entry.shards), entry.width, code)
     if code is not None:
         sound = np.isfinite(store.scales()) & (store.scales() >= 0)
         if not sound.all():
@@ -172,6 +200,18 @@ def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:
                 f"the scale of row {int(np.argmin(sound))} of the vectors is not a number from 0 on; rebuild the index"
             )
     return store
+
+
+def map_rows(objects: Objects, shard: ShardEntry, row: np.dtype[Any], what: str) -> np.ndarray:
+    """Memory-map a file of rows of one type, read-only; what: one row, for people.
+
+    Raises:
+        CorruptIndexError: the file does not hold that many.
+    """
+    path = objects.path(shard.object)
+    if shard.object.bytes != row.itemsize * shard.rows:
+        raise CorruptIndexError(f"{path} does not hold {shard.rows:,} rows of {what}; rebuild the index")
+    return np.memmap(path, dtype=row.base, mode="r", shape=(shard.rows, *row.shape)).view(np.ndarray)
 
 
 def _row_bytes(width: int, code: Code | None) -> int:
@@ -190,9 +230,7 @@ def _open_code(objects: Objects, entry: VectorsEntry) -> Code | None:
     return code
 
 
-def _map(path: Path, shard: ShardEntry, width: int, code: Code | None) -> np.ndarray:
-    if shard.object.bytes != _row_bytes(width, code) * shard.rows:
-        rows = f"{width:,} float32 numbers" if code is None else f"{code.row_bytes:,} bytes"
-        raise CorruptIndexError(f"{path} does not hold {shard.rows:,} rows of {rows}; rebuild the index")
-    dtype, numbers = (DTYPE, width) if code is None else (np.dtype(np.uint8), code.row_bytes)
-    return np.memmap(path, dtype=dtype, mode="r", shape=(shard.rows, numbers)).view(np.ndarray)
+def _map(objects: Objects, shard: ShardEntry, width: int, code: Code | None) -> np.ndarray:
+    if code is None:
+        return map_rows(objects, shard, np.dtype((DTYPE, (width,))), f"{width:,} float32 numbers")
+    return map_rows(objects, shard, np.dtype((np.uint8, (code.row_bytes,))), f"{code.row_bytes:,} bytes")

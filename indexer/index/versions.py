@@ -1,24 +1,27 @@
-"""Versions of an index: commit one, open the active one, verify.
+"""Versions of an index: commit one, open the active one or another, list them, make another one active.
 
 A version is named by the first 16 hex digits of its manifest's sha256, so a manifest proves itself. Its full sha256
-is the index's fingerprint. The manifest is written when all objects are there: it is the commit point.
+is the index's fingerprint. The manifest is written when all objects are there: it is the commit point. A folder of
+versions/ without a manifest is what a killed writer left, and no version.
 """
 
-import fcntl
 import hashlib
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 from pydantic import ValidationError
 
-from indexer.atomic import write_atomically
-from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
+from indexer.atomic import sync_folder, write_atomically
+from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError, UnknownVersionError
+from indexer.index.lock import writing_in
 from indexer.index.manifest import FORMAT, Manifest
 from indexer.index.objects import ObjectRef, Objects
+
+DIGITS = 16  # of the sha256 of a manifest: the name of its version
+FEWEST_DIGITS = 4  # that a person may name a version by
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,70 +73,149 @@ def refuse_existing(folder: Path) -> None:
             raise BuildError(f"{str(place)!r} is a file; expected a folder to build the index in")
 
 
-@contextmanager
-def building_in(folder: Path) -> Iterator[Objects]:
-    """Hold the folder of a first build: alone in it, from an empty start, and leaving nothing behind if it fails.
-
-    Raises:
-        BuildError: another build is at work in the folder, or it has finished one in the meantime.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise BuildError(f"another build is at work in {str(folder)!r}; wait for it, or build elsewhere") from exc
-        refuse_existing(folder)
-        objects = Objects(folder / "objects")
-        shutil.rmtree(objects.folder, ignore_errors=True)  # what a killed build left: no manifest names it
-        try:
-            yield objects
-        except BaseException:
-            if not is_index(folder):
-                shutil.rmtree(objects.folder, ignore_errors=True)
-            raise
-
-
-def commit(folder: Path, manifest: Manifest) -> IndexVersion:
-    """Write the manifest as a new version, and make it the active one."""
+def commit(folder: Path, manifest: Manifest, *, activate: bool = True) -> IndexVersion:
+    """Write the manifest as a new version, and make it the active one unless that is to be left as it is."""
     data = orjson.dumps(manifest.model_dump(mode="json"), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     fingerprint = hashlib.sha256(data).hexdigest()
-    version = fingerprint[:16]
-    write_atomically(folder / "versions" / version / "manifest.json", data)
-    write_atomically(folder / "active", f"{version}\n".encode())
-    return IndexVersion(folder, version, f"sha256:{fingerprint}", manifest)
+    committed = IndexVersion(folder, fingerprint[:DIGITS], f"sha256:{fingerprint}", manifest)
+    write_atomically(manifest_path(folder, committed.version), data)
+    sync_folder(folder / "versions")  # its name too, before anything refers to it
+    if activate:
+        _make_active(committed)
+    return committed
 
 
-def open_version(folder: Path) -> IndexVersion:
-    """Open the active version: its manifest in full, its objects by size.
+def activate(folder: Path, version: str) -> IndexVersion:
+    """Make a version the active one, which is served from its next opening on.
+
+    Raises:
+        BuildError: another process writes in the folder.
+        UnknownIndexError: the folder holds no version at all.
+        UnknownVersionError: there is no such version.
+        CorruptIndexError: its manifest has changed, or an object is missing or cut off.
+    """
+    name = version_named(folder, version)
+    with writing_in(folder):
+        opened = open_version(folder, name)
+        _make_active(opened)
+    return opened
+
+
+def _make_active(version: IndexVersion) -> None:
+    write_atomically(version.folder / "active", f"{version.version}\n".encode())
+
+
+def open_version(folder: Path, version: str | None = None) -> IndexVersion:
+    """Open a version, or without its name the active one: its manifest in full, its objects by size.
 
     Raises:
         UnknownIndexError: the folder holds no finished index.
+        UnknownVersionError: it has no version of that name.
         CorruptIndexError: a file is missing, cut off or changed.
     """
+    opened = read_version(folder, active_version(folder) if version is None else version_named(folder, version))
+    opened.check_sizes()
+    return opened
+
+
+def active_version(folder: Path) -> str:
+    """Return the name of the active version; whether it can be read is not asked.
+
+    Raises:
+        UnknownIndexError: the folder holds no finished index.
+        CorruptIndexError: the file that names the active version names none that there is.
+    """
+    known = version_names(folder)
     if not is_index(folder):
-        reason = (
-            "its build did not finish; build again"
-            if (folder / "objects").is_dir()
-            else "build one with `proponent build`"
-        )
-        raise UnknownIndexError(f"{str(folder)!r} holds no finished index; {reason}")
+        raise UnknownIndexError(f"{str(folder)!r} holds no finished index; {_why_unfinished(folder, known)}")
     version = (folder / "active").read_bytes().decode("utf-8", "replace").strip()
-    known = sorted(path.name for path in (folder / "versions").glob("*") if path.is_dir())
-    if version not in known:
+    if version not in known and not (is_version_name(version) and manifest_path(folder, version).parent.is_dir()):
         raise CorruptIndexError(
             f"{folder / 'active'} names version {version!r}, which does not exist; expected one of {known}"
         )
-    path = folder / "versions" / version / "manifest.json"
-    data = path.read_bytes() if path.is_file() else b""
+    return version
+
+
+def version_named(folder: Path, start: str) -> str:
+    """Return the full name of a version by its first digits, at least four.
+
+    Raises:
+        UnknownIndexError: the folder holds no version at all.
+        UnknownVersionError: they are of no version, or of several.
+    """
+    known = version_names(folder)
+    if not known:
+        raise UnknownIndexError(f"{str(folder)!r} holds no finished index; {_why_unfinished(folder, known)}")
+    found = [name for name in known if name.startswith(start)]
+    if len(found) == 1 and len(start) >= FEWEST_DIGITS:
+        return found[0]
+    raise UnknownVersionError(
+        f"{str(folder)!r} has {'several versions' if len(found) > 1 else 'no version'} {start!r}; expected one of "
+        f"{known}, or its first digits, at least {FEWEST_DIGITS}"
+    )
+
+
+def is_version_name(name: str) -> bool:
+    """Say whether a folder is named as those of versions are."""
+    return len(name) == DIGITS and set(name) <= set("0123456789abcdef")
+
+
+def version_names(folder: Path) -> list[str]:
+    """Return the names of all versions, readable or not, in the order of their digits."""
+    return sorted(path.parent.name for path in (folder / "versions").glob("*/manifest.json"))
+
+
+def versions_of(folder: Path) -> list[IndexVersion]:
+    """Return every version that can be read, parents before children, else as they were written.
+
+    What cannot be read hinders none of the others, and is left out: see `version_names`.
+    """
+    written: dict[int, list[IndexVersion]] = {}
+    for name in version_names(folder):
+        with suppress(CorruptIndexError, FileNotFoundError):  # the second where it is pruned at this moment
+            time = manifest_path(folder, name).stat().st_mtime_ns
+            written.setdefault(time, []).append(read_version(folder, name))
+    waiting = [version for time in sorted(written) for version in written[time]]
+    found: list[IndexVersion] = []
+    while waiting:
+        names = {version.version for version in waiting}
+        oldest = next(version for version in waiting if version.manifest.parent not in names)
+        waiting.remove(oldest)
+        found.append(oldest)
+    return found
+
+
+def manifest_path(folder: Path, version: str) -> Path:
+    """Return where the manifest of a version lies."""
+    return folder / "versions" / version / "manifest.json"
+
+
+def read_version(folder: Path, version: str) -> IndexVersion:
+    """Read the manifest of a version and let it prove itself; nothing is said of the objects.
+
+    Raises:
+        CorruptIndexError: it is missing, has changed, or is none.
+    """
+    path = manifest_path(folder, version)
+    if not path.is_file():
+        raise CorruptIndexError(f"{path} is missing; restore it from a copy, or rebuild")
+    data = path.read_bytes()
     fingerprint = hashlib.sha256(data).hexdigest()
-    if fingerprint[:16] != version:
+    if fingerprint[:DIGITS] != version:
         raise CorruptIndexError(
             f"the bytes of {path} have changed since it was built; restore it from a copy, or rebuild"
         )
-    opened = IndexVersion(folder, version, f"sha256:{fingerprint}", _parse(data, path))
-    opened.check_sizes()
-    return opened
+    return IndexVersion(folder, version, f"sha256:{fingerprint}", _parse(data, path))
+
+
+def _why_unfinished(folder: Path, known: list[str]) -> str:
+    if (folder / "building").is_dir():
+        return "its build did not finish: the same `proponent build` command resumes it"
+    if known:
+        return f"make a version the active one with `proponent versions activate`: {known}"
+    if (folder / "objects").is_dir():
+        return "its build did not finish; build again"
+    return "build one with `proponent build`"
 
 
 def _parse(data: bytes, path: Path) -> Manifest:

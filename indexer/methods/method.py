@@ -89,6 +89,10 @@ class Method(Protocol):
 class MethodKind(Protocol):
     """How a method is fitted when an index is built, and opened again when it is read."""
 
+    @property
+    def fitted_on_all_rows(self) -> bool:
+        """Whether every training row has part in what is fitted, so that no row can be added without another fit."""
+
     def fit(
         self,
         model: ModelAtCheckpoints,

@@ -26,6 +26,8 @@ _BASES = "bases/"  # before checkpoint and name, among the fitted tensors
 class TracInKind:
     """TracInCP, by the projection and the preconditioner that its parameters name."""
 
+    fitted_on_all_rows = False  # bases come from a sample, and serve rows that were not in it
+
     def fit(
         self,
         model: ModelAtCheckpoints,

@@ -8,8 +8,9 @@ from indexer.errors import QuestionError
 from indexer.index.examples import Example, Examples
 from service.cursors import Listing, read_row_cursor, read_value_cursor, row_cursor, value_cursor
 from service.engine import Engine
+from service.questions import ExampleListing
 from service.routes import engine_of, media_url, settings_of
-from service.schemas import ExampleListing, ExampleOut, ExamplePage
+from service.schemas import ExampleOut, ExamplePage
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/indexes/{index}/examples", tags=["examples"])

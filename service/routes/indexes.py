@@ -37,7 +37,10 @@ async def index_detail(
         ],
         eta_convention=manifest.eta_convention,
         choice=manifest.choice,
+        parent=manifest.parent,
+        edit=manifest.edit,
         card=None if manifest.card is None else CardOut(**manifest.card.model_dump()),
+        card_version=manifest.card_version,
         input=manifest.task.input,
         labels=manifest.task.labels,
         explains=engine.explains(index),
@@ -51,6 +54,6 @@ def _summary(version: IndexVersion) -> IndexSummary:
         version=version.version,
         fingerprint=version.fingerprint,
         method=version.manifest.method.name,
-        rows=version.manifest.vectors.rows,
+        rows=version.manifest.rows,
         splits=version.manifest.splits,
     )

@@ -7,11 +7,12 @@ import orjson
 from asgi_correlation_id import correlation_id
 from fastapi import APIRouter, Depends, Response
 
-from indexer import GivenExample, Hit, KnownExample, Question
+from indexer import Filter, GivenExample, Hit, KnownExample, Question
 from indexer.errors import InputFormatError, QuestionError
 from service.engine import Answer, Engine
+from service.questions import FilterIn, KnownExampleIn, QueryRequest
 from service.routes import engine_of, media_url, settings_of
-from service.schemas import KnownExampleIn, QueryAnswer, QueryRequest
+from service.schemas import QueryAnswer
 from service.settings import Settings
 
 router = APIRouter(prefix="/v1/indexes/{index}", tags=["query"])
@@ -46,7 +47,14 @@ def _question(body: QueryRequest, modality: str, max_k: int) -> Question:
         example = GivenExample(given.model_dump())
     else:
         raise InputFormatError(f"this index takes examples of modality {modality!r} or 'id'")
-    return Question(example, body.label, body.target, body.k, body.explain.quantity, body.view)
+    return Question(example, body.label, body.target, body.k, body.explain.quantity, body.view, _filter(body.filter))
+
+
+def _filter(given: FilterIn | None) -> Filter | None:
+    if given is None:
+        return None
+    bounds = given.self_influence
+    return Filter(given.labels, given.ids, given.exclude_ids, bounds.least, bounds.most)
 
 
 def _response(answer: Answer, body: QueryRequest) -> Response:

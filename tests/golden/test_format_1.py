@@ -98,9 +98,10 @@ def test_a_new_index_of_the_same_task_is_of_the_same_format(tmp_path: Path) -> N
         "device": "cpu",
     }
     assert new["vectors"].pop("code") is None and new["vectors"].pop("deleted") is None
-    assert {name: new.pop(name) for name in ("parent", "edit", "card_version")} == dict.fromkeys(
-        ("parent", "edit", "card_version")
-    )
+    edited = ("parent", "edit", "card_version", "next_row")
+    assert {name: new.pop(name) for name in edited} == dict.fromkeys(edited)
+    stage = ("prefix", "queries", "target", "recall")
+    assert {name: new["search"].pop(name) for name in stage} == dict.fromkeys(stage)
     assert keys(new) == keys(old)
     for key in ("format", "method", "task", "checkpoints", "blocks", "sequential"):
         assert new[key] == old[key]

@@ -1,11 +1,21 @@
 """Atomic writes: the old file or the new one, never a part."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from indexer.atomic import TEMPORARY, sync_folder, write_atomically, writing
+from indexer.atomic import (
+    TEMPORARY,
+    make_folder,
+    naming_full_disk,
+    remove_temporary,
+    sync_folder,
+    write_atomically,
+    writing,
+)
+from indexer.errors import DiskFullError
 
 
 def test_others_may_read_what_was_written(tmp_path: Path) -> None:
@@ -51,3 +61,36 @@ def test_a_file_that_is_written_under_a_temporary_name(tmp_path: Path) -> None:
         temporary.write_bytes(b"half")
         raise KeyError
     assert [(path.name, path.read_bytes()) for path in (tmp_path / "new").iterdir()] == [("file", b"data")]
+
+
+def test_every_new_folder_is_synced_in_the_one_that_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("indexer.atomic.sync_folder", synced.append)
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir() and synced == [tmp_path, tmp_path / "a"]
+    make_folder(tmp_path / "a")
+    assert len(synced) == 2
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "objects" / ".new-table").mkdir(parents=True)
+    for name in ("kept", ".new-file", "objects/kept", "objects/.new-file", "objects/.new-table/.new-inner"):
+        (tmp_path / name).touch()
+    remove_temporary(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
+        "kept",
+        "objects",
+        "objects/kept",
+    }
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, number: int) -> None:
+    expected = rf"the disk of '.*index' is full \({os.strerror(number)}, at some/file\); make room"
+    with pytest.raises(DiskFullError, match=expected), naming_full_disk(tmp_path / "index", lambda: "make room"):
+        raise OSError(number, os.strerror(number), "some/file")
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), naming_full_disk(tmp_path, lambda: "make room"):
+        raise PermissionError(errno.EACCES, "no")

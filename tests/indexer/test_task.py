@@ -60,6 +60,19 @@ def test_labels_and_targets_are_one_to_one(task: Task, labels: list[str], data: 
     assert named.target_of(labels[position]).equal(torch.tensor(position))
 
 
+def test_a_target_by_its_name_is_as_those_of_the_data(task: Task) -> None:
+    like = torch.tensor([3], dtype=torch.uint8)
+    assert task.target_named("7", like).equal(torch.tensor([7], dtype=torch.uint8))
+    regression = replace(task, labels=None)
+    assert regression.target_named("0.25", torch.tensor(1.0)).equal(torch.tensor(0.25))
+    with pytest.raises(UnknownLabelError, match="unknown label; expected one of '0', '1'"):
+        task.target_named("seven", like)
+    with pytest.raises(UnknownLabelError, match="this is a regression: expected a number"):
+        regression.target_named("seven", torch.tensor(1.0))
+    with pytest.raises(UnknownLabelError, match="an example of several targets has no label"):
+        regression.target_named("7", torch.zeros(4))
+
+
 @pytest.mark.parametrize("position", [-1, 10])
 def test_a_target_without_a_name_is_refused(task: Task, position: int) -> None:
     with pytest.raises(TaskError, match=f"target {position} has no name: the task has 10 labels, 0 to 9"):

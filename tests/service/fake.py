@@ -67,7 +67,7 @@ class FakeEngine:
             *(Example("test", str(i), i, None, "dog", "") for i in range(2)),
         ]
         write_examples(table, (ExampleRow(example, PREVIEW) for example in rows))
-        self._examples = Examples(table)
+        self._examples = Examples([table])
         self._version = IndexVersion(folder / NAME, "1" * 16, f"sha256:{'1' * 64}", fake_manifest(modality))
         self.failure: Exception | None = None
         self.asked: list[Question] = []

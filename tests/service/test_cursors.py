@@ -17,7 +17,7 @@ from service.cursors import (
     row_cursor,
     value_cursor,
 )
-from service.schemas import ExampleListing
+from service.questions import ExampleListing
 
 PROPERTY = hypothesis_settings(max_examples=100, deadline=None, derandomize=True)
 NOT_OURS = "cursor: expected the next_cursor of an earlier page, or none for the first page"

@@ -30,7 +30,7 @@ def coded(index_folder: Path, copy_of: Callable[[Path], Path]) -> Path:
     folder = copy_of(index_folder)
     version = open_version(folder)
     vectors = np.concatenate(list(open_store(version.objects, version.manifest.vectors)))
-    examples = Examples(version.objects.path(version.manifest.examples[0].object))
+    examples = Examples([version.objects.path(version.manifest.examples[0].object)])
     scales = np.sqrt([sum(example.self_influence) for example in examples.at(range(len(vectors)))])
     examples.close()
     code = fit_code(vectors, scales, BYTES)

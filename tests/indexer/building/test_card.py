@@ -10,8 +10,7 @@ from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, Task, build
 from indexer.building import card as module
-from indexer.building.build import NO_CARD
-from indexer.building.card import affordable_queries, card_queries, query_vectors
+from indexer.building.card import NO_CARD, affordable_queries, card_queries, query_vectors
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
 from indexer.gradients.memory import held_bytes
@@ -202,7 +201,7 @@ def test_query_vectors_are_made_one_by_one(ask: Ask, task: Task) -> None:
 def test_a_card_that_does_not_fit_is_said(
     task: Task, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.building.build.CARD_SHARE", 2**60)
+    monkeypatch.setattr("indexer.building.card.CARD_SHARE", 2**60)
     manifest = build(task, BuildSpec(run), tmp_path / "index").manifest
     assert manifest.card is None and manifest.caveats == [NO_CARD]
     asked_for_none = build(task, BuildSpec(run, card_queries=0), tmp_path / "other").manifest

@@ -1,16 +1,15 @@
-"""The plan: batch boundaries, threads, and bytes stated before any work."""
+"""The plan: boundaries of batches and shards, threads, and the memory that a batch may take."""
 
 import os
-import shutil
+import platform
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.building.plan import batches, machine_memory, make_plan, refuse_too_large, running
+from indexer.building.plan import batches, machine, machine_memory, make_plan, running, shards
 from indexer.building.spec import BuildSpec
 from indexer.errors import TooLargeError
 from indexer.index.manifest import Plan
@@ -81,39 +80,25 @@ def test_the_process_gets_its_threads_back() -> None:
 
 @pytest.fixture
 def small_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """8 GiB of free disk and 4 GiB of memory, in no container."""
+    """4 GiB of memory, in no container."""
     monkeypatch.setattr("indexer.building.plan._CGROUP", tmp_path / "none")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=8 * GIB))
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": GIB // 1024, "SC_PAGE_SIZE": 4096}.__getitem__)
 
 
-@pytest.mark.usefixtures("small_machine")
-def test_what_fits_is_let_through(tmp_path: Path) -> None:
-    refuse_too_large(1_000_000, 3600, tmp_path)
+@given(st.integers(0, 3000), st.integers(1, 40), st.integers(1, 2**24))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_shards_are_whole_batches_within_their_bounds(rows: int, batch_size: int, row_bytes: int) -> None:
+    found = shards(rows, batch_size, row_bytes)
+    assert [row for shard in found for row in shard] == list(range(rows))
+    assert len({len(shard) for shard in found[:-1]}) <= 1
+    for shard in found:
+        assert shard.start % batch_size == 0
+        assert len(shard) <= batch_size or (len(shard) <= 64 * batch_size and len(shard) * row_bytes <= 256 * 2**20)
 
 
-@pytest.mark.usefixtures("small_machine")
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        (1_000_000, "1,000,000 vectors of 4,096 bytes are 3.8 GiB; the memory is 4.0 GiB. Use projection 'pca'"),
-        (2_000_000, "2,000,000 vectors of 4,096 bytes are 7.6 GiB; the free disk is 8.0 GiB. Use projection 'pca'"),
-    ],
-)
-def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path: Path, rows: int, expected: str) -> None:
-    with pytest.raises(TooLargeError) as exc:
-        refuse_too_large(rows, 4096, tmp_path / "not" / "there yet")
-    assert str(exc.value).startswith(expected)
+def test_usual_shards_have_64_batches() -> None:
+    assert shards(20_000, 128, 512) == [range(8192), range(8192, 16384), range(16384, 20_000)]
 
 
-def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Path] = []
-
-    def usage(path: Path) -> SimpleNamespace:
-        asked.append(path)
-        return SimpleNamespace(free=GIB)
-
-    monkeypatch.setattr(shutil, "disk_usage", usage)
-    monkeypatch.chdir(tmp_path)
-    refuse_too_large(1, 1, Path("indexes/new"))
-    assert asked == [tmp_path]
+def test_the_kind_of_processor_is_named() -> None:
+    assert machine("cpu") == f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from indexer import Task
 from indexer.building.progress import silent
-from indexer.building.sample import read_sample, sample_rows
+from indexer.building.sample import digest, read_sample, sample_rows
 from indexer.methods.method import Batch
 from indexer.task import read_rows
 
@@ -56,3 +56,9 @@ def test_progress_counts_over_all_passes_and_not_beyond(task: Task) -> None:
     for _ in range(3):
         list(sample())
     assert told == [("bases", done, 6) for done in (2, 3, 5, 6, 6, 6)]
+
+
+def test_a_digest_is_of_contents_and_their_order(task: Task) -> None:
+    found = digest(task.train, [3, 5])
+    assert found == digest(task.train, [3, 5])
+    assert len({found, digest(task.train, [5, 3]), digest(task.train, [3]), digest(task.train, [3, 6])}) == 4

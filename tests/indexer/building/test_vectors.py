@@ -87,7 +87,7 @@ def test_one_pass_leaves_what_loops_over_examples_give(
     norms = exact_self_influence(MODEL, states, [ETA] * 3, train).numpy()
     assert found.self_influence is not None
     np.testing.assert_allclose(found.self_influence, norms, rtol=FLOAT32)
-    assert found.content == [content_hash(x, y) for x, y in zip(*train, strict=True)]
+    assert list(found.content) == [content_hash(x, y) for x, y in zip(*train, strict=True)]
     scores = exact_scores(MODEL, states, [ETA] * 3, queries.batch, train).numpy()
     assert found.exact is not None and found.exact.shape == (9, ROWS)
     asked = exact_self_influence(MODEL, states, [ETA] * 3, queries.batch).sum(1).sqrt().numpy()
@@ -114,6 +114,19 @@ def test_the_pass_is_told_batch_by_batch(task: Task, exact: Pass, objects: Objec
     told: list[tuple[str, int, int]] = []
     write_vectors(task, exact, None, objects, lambda *stage: told.append(stage))
     assert told == [("vectors", done, ROWS) for done in (64, 128, 192, 256, 300)]
+
+
+def test_shards_make_no_difference(
+    task: Task, exact: Pass, objects: Objects, queries: CardQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = write_vectors(task, exact, queries, objects, silent)
+    monkeypatch.setattr("indexer.building.plan.SHARD_BATCHES", 2)
+    many = write_vectors(task, exact, queries, objects, silent)
+    assert [shard.rows for shard in one.shards] == [300] and [shard.rows for shard in many.shards] == [128, 128, 44]
+    assert stored(exact, one, objects).tobytes() == stored(exact, many, objects).tobytes()
+    assert list(one.content) == list(many.content)
+    for left, right in ((one.self_influence, many.self_influence), (one.exact, many.exact)):
+        assert left is not None and right is not None and left.tobytes() == right.tobytes()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """``proponent build``: the forms of its options, and an index that the other commands can use."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, ru
     assert built.stdout == ""
     told = " ".join(built.stderr.split())
     width = version.manifest.vectors.width
+    assert "300 rows x 3 checkpoints: about" in told
     assert f"300 vectors of {4 * width:,} bytes, version {version.version}" in told
     card = version.manifest.card
     assert card is not None
@@ -147,3 +149,22 @@ def test_a_missing_option_is_named(command: Command, task_file: str) -> None:
     result = command("build", task_file)
     assert result.exit_code == 2
     assert "Missing option '--checkpoints'" in result.output
+
+
+def test_the_same_command_goes_on_and_another_must_say_restart(
+    command: Command, task_file: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "index"
+    line = ("build", task_file, "--checkpoints", run, "--out", index, "--projection")
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.building.build.write_examples", None)
+        with pytest.raises(TypeError):
+            command(*line, "identity")
+    with pytest.raises(BuildError, match=r"cannot go on: projection\.name was 'identity', and is 'rank1' now"):
+        command(*line, "rank1:16")
+    told = command(*line, "identity").stderr
+    assert "going on with a build that was stopped: 300 rows are there" in told and is_index(index)
+    shutil.rmtree(index / "versions")
+    (index / "active").unlink()
+    assert command(*line, "rank1:16", "--restart").exit_code == 0
+    assert open_version(index).manifest.method.parameters["projection"]["name"] == "rank1"

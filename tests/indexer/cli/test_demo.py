@@ -47,7 +47,7 @@ def test_a_second_time_keeps_what_is_there(command: Command, tmp_path: Path, mon
 def test_a_run_without_an_index_is_only_indexed(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dies(*arguments: object) -> None:
+    def dies(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "build", dies)

@@ -10,6 +10,7 @@ import pytest
 
 from indexer import BuildSpec, Task
 from indexer.building.survey import Survey
+from indexer.editing.delete import delete
 from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
 from indexer.index.versions import open_version
 from tests.cards import DOCUMENT, RECALL, card, give_card
@@ -157,3 +158,21 @@ def test_checkpoints_are_taken_of_a_run(command: Command, task_file: str) -> Non
     for option in (("--choose", 2), ("--steps", "7,14")):
         with pytest.raises(BuildError, match="--choose and --steps take checkpoints of a run; name it with --checkpoi"):
             command("inspect", task_file, *option)
+
+
+def test_a_person_reads_what_became_of_an_index(
+    command: Command, index_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(index_folder)
+    give_card(folder, card())
+    first = open_version(folder).version
+    second = delete(folder, ["0", "7", "299"]).version
+    words = " ".join(command("inspect", folder).stdout.split())
+    for expected in (
+        f"version │ {second}, delete of {first}",
+        "bytes each, 3 of them deleted",
+        "search │ flat: every row is compared",
+        "examples │ 297 train, 100 test",
+        f"measured on version {first}, before it was edited",
+    ):
+        assert expected in words

@@ -2,7 +2,8 @@
 
 import pytest
 
-from indexer.cli.progress import bars, console
+from indexer.building.estimate import Estimate
+from indexer.cli.progress import announce, bars, console
 
 
 def test_each_stage_is_a_bar_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +26,12 @@ def test_an_error_passes_through_the_bars() -> None:
     with pytest.raises(ValueError, match="in the middle"), bars() as show:
         show("vectors", 1, 2)
         raise ValueError("in the middle")
+
+
+@pytest.mark.parametrize("there", [0, 8192])
+def test_an_estimate_is_told_and_where_a_build_goes_on(there: int, capsys: pytest.CaptureFixture[str]) -> None:
+    estimate = Estimate(60_000, there, 5, 2**20, 2**21, 0, 2**30, 2**20, 2**31, seconds=120.0)
+    announce(estimate)
+    lines = capsys.readouterr().err.splitlines()
+    told = ["going on with a build that was stopped: 8,192 rows are there"] if there else []
+    assert lines == [*told, estimate.line()]

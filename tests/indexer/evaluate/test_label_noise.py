@@ -74,7 +74,7 @@ def examples(tmp_path: Path) -> Examples:
     rows = [Example("train", str(i), i, i, "cat", "", part) for i, part in enumerate(parts)]
     rows.append(Example("test", "0", 0, None, "cat", ""))
     write_examples(tmp_path / "table", [ExampleRow(row, Preview("text/plain", b"")) for row in rows])
-    return Examples(tmp_path / "table")
+    return Examples([tmp_path / "table"])
 
 
 def test_examples_are_inspected_by_self_influence(examples: Examples) -> None:
@@ -164,6 +164,6 @@ def test_the_demo_finds_most_wrong_labels_first(tmp_path: Path) -> None:
     """Training and index as shipped: half of the wrong labels in the first tenth is five times chance."""
     train(mnist.task, mnist.SCHEDULE, tmp_path / "run", lambda stage, done, total: None)
     index = build(mnist.task, BuildSpec(tmp_path / "run"), tmp_path / "mnist")
-    curve = by_self_influence(Examples(index.objects.path(index.manifest.examples[0].object)), mnist.true_labels)
+    curve = by_self_influence(Examples([index.objects.path(index.manifest.examples[0].object)]), mnist.true_labels)
     assert (curve.wrong, len(curve.found)) == (225, 4500)
     assert curve.at(0.10) >= 0.50

@@ -10,8 +10,9 @@ import pytest
 
 from indexer.codecs import Preview
 from indexer.errors import CorruptIndexError, QuestionError, UnknownExampleError, UnknownLabelError
-from indexer.index.examples import Example, ExampleRow, Examples, write_examples
+from indexer.index.examples import Example, ExampleRow, Examples, open_examples, write_examples
 from indexer.index.versions import open_version
+from tests.edited import with_deleted, with_segment
 
 TRAIN = [
     Example("train", "9", 0, 0, "cat", "a0", (1.0, 2.0)),
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def examples(path: Path) -> Examples:
-    return Examples(path)
+    return Examples([path])
 
 
 def write(path: Path, examples: Sequence[Example]) -> Path:
@@ -70,7 +71,7 @@ def many(rng: np.random.Generator) -> list[Example]:
 def table(request: pytest.FixtureRequest, tmp_path: Path, many: list[Example]) -> Examples:
     """The many, and a few test examples with the same labels, in a table of today and in one of the first."""
     aged: Callable[[Path], Path] = request.param
-    return Examples(aged(write(tmp_path / "many", [*many, *TEST])))
+    return Examples([aged(write(tmp_path / "many", [*many, *TEST]))])
 
 
 def ranked(examples: Sequence[Example], part: int | None, label: str | None) -> list[tuple[Example, float]]:
@@ -138,7 +139,7 @@ def after(found: list[tuple[Example, float]]) -> tuple[float, int] | None:
 
 def test_a_total_is_rounded_once(tmp_path: Path) -> None:
     """Added to 2^53 one after the other, both ones would be lost."""
-    examples = Examples(write(tmp_path / "table", [Example("train", "0", 0, 0, "", "", (2.0**53, 1.0, 1.0))]))
+    examples = Examples([write(tmp_path / "table", [Example("train", "0", 0, 0, "", "", (2.0**53, 1.0, 1.0))])])
     [(example, total)] = examples.self_influence()
     assert total == example.total == 2.0**53 + 2
 
@@ -146,7 +147,7 @@ def test_a_total_is_rounded_once(tmp_path: Path) -> None:
 def test_floats_come_back_bit_for_bit(tmp_path: Path) -> None:
     values = [0.1, 1 / 3, 5e-324, 1.7976931348623157e308, 2.0**-149, float("inf"), -0.3]
     examples = [Example("train", str(i), i, i, "", "", (value,)) for i, value in enumerate(values)]
-    table = Examples(write(tmp_path / "table", examples))
+    table = Examples([write(tmp_path / "table", examples)])
     for part in (None, 0):
         assert [value for _, value in table.self_influence(part=part)] == sorted(values, reverse=True)
 
@@ -159,36 +160,18 @@ def test_labels_keep_the_order_of_the_data(table: Examples, many: list[Example])
     assert table.listing("test", start=0, count=9, label="cat") == []
 
 
-def test_new_tables_are_read_along_their_indexes(tmp_path: Path, many: list[Example]) -> None:
-    """What makes 60,000 rows as fast as 60: without a label no row is read that is not listed, and none is sorted."""
-    table = Examples(write(tmp_path / "table", [*many, *TEST]))
-    statements: list[str] = []
-    table._connection.set_trace_callback(statements.append)
-    for part in (None, 1):
-        list(table.self_influence(part=part, after=(1.0, 5), count=10))
-    table.listing("train", start=5, count=10, label="cat")
-    table._connection.set_trace_callback(None)
-    asked = [s for s in statements if s.startswith(("SELECT position, value", "SELECT split")) and " IN (" not in s]
-    plans = [table._connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall() for statement in asked]
-    assert [[step[3] for step in plan] for plan in plans] == [
-        ["SEARCH self_influence_total USING COVERING INDEX self_influence_total_order (value<?)"],
-        ["SEARCH self_influence USING COVERING INDEX self_influence_order (part=? AND value<?)"],
-        ["SEARCH example USING INDEX example_label (split=? AND label=?)"],
-    ]
-
-
 @pytest.mark.parametrize("name", ["format-1", "format-1-rank1"])
 def test_the_tables_of_golden_indexes_are_listed(name: str) -> None:
     """They were written before there were totals; their values are exact in float32, so that sums have no order."""
     version = open_version(GOLDEN / name)
-    examples = Examples(version.objects.path(version.manifest.examples[0].object))
+    examples = open_examples(version.objects, version.manifest)
     rows = examples.listing("train", start=0, count=100)
     assert len(rows) == 6 and all(len(row.self_influence) == 2 for row in rows)
     for part in (None, 0, 1):
         for label in (None, "standing", "lying"):
             assert list(examples.self_influence(part=part, label=label)) == ranked(rows, part, label)
     assert examples.part_of(2) == 1
-    examples.check(version.manifest.splits, version.manifest.vectors.rows)
+    examples.check([entry.splits for entry in version.manifest.examples], version.manifest.vectors.rows)
 
 
 def test_checkpoints_count_from_one(table: Examples) -> None:
@@ -199,7 +182,7 @@ def test_checkpoints_count_from_one(table: Examples) -> None:
 
 
 def test_without_self_influence_nothing_is_ranked(tmp_path: Path) -> None:
-    examples = Examples(write(tmp_path / "table", [Example("train", "0", 0, 0, "", "")]))
+    examples = Examples([write(tmp_path / "table", [Example("train", "0", 0, 0, "", "")])])
     assert list(examples.self_influence()) == list(examples.self_influence(part=0)) == []
     for checkpoint in (None, 1):
         with pytest.raises(QuestionError, match="this index has no self-influence: its method defines none; list ex"):
@@ -218,7 +201,7 @@ def test_a_label_is_one_of_the_task_s_or_of_some_example(examples: Examples) -> 
 def test_self_influence_is_complete_beyond_one_fetch(tmp_path: Path) -> None:
     many = [Example("train", str(i), i, i, "", "", (float(i),)) for i in range(1201)]
     write_examples(tmp_path / "many", (ExampleRow(example, Preview("text/plain", b"")) for example in many))
-    found = list(Examples(tmp_path / "many").self_influence())
+    found = list(Examples([tmp_path / "many"]).self_influence())
     assert found == [(example, float(example.position or 0)) for example in reversed(many)]
 
 
@@ -236,21 +219,49 @@ def test_equal_rows_are_equal_bytes(path: Path, tmp_path: Path) -> None:
 
 def test_reading_writes_nothing(path: Path) -> None:
     before = path.read_bytes()
-    examples = Examples(path)
+    examples = Examples([path])
     examples.find("train", "9")
     examples.close()
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_path_with_special_characters_is_opened(path: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "a?mode=rwc#b %20"
+@pytest.mark.parametrize("name", ["a?mode=rwc#b %20", 'it\'s "quoted"; --', "ü 猫", "%00?cache=shared"])
+def test_a_path_with_special_characters_is_opened(path: Path, tmp_path: Path, name: str) -> None:
+    odd = tmp_path / name / name
+    odd.parent.mkdir()
     path.rename(odd)
-    assert Examples(odd).find("train", "9") == TRAIN[0]
+    assert Examples([odd]).find("train", "9") == TRAIN[0]
+    assert [found.name for found in odd.parent.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("data", [b"no table at all", b"", b"SQLite format 3\0" + bytes(2000)])
-def test_a_damaged_table_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "table").write_bytes(data)
-    with pytest.raises(CorruptIndexError, match=r"the table of examples cannot be read \(.*\); verify the index"):
-        Examples(tmp_path / "table").find("train", "9")
+def test_a_damaged_table_is_refused(path: Path, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "damaged").write_bytes(data)
+    for paths in ([tmp_path / "damaged"], [path, tmp_path / "damaged"]):
+        with pytest.raises(CorruptIndexError, match=r"the table of examples cannot be read \(.*\); verify the index"):
+            Examples(paths).find("train", "9")
+
+
+def test_a_version_is_opened_with_its_segments_and_tombstones(
+    index_folder: Path, copy_of: Callable[[Path], Path]
+) -> None:
+    folder = copy_of(index_folder)
+    first = open_version(folder)
+    with_segment(folder, [Example("train", "new", 300, 300, "3", "", (1.0, 1.0, 1.0))])
+    deleted = with_deleted(folder, [0, 299])
+    examples = open_examples(deleted.objects, deleted.manifest)
+    assert examples.find("train", "new").position == 300
+    assert examples.next_row("train") == 301
+    assert len(examples.listing("train", start=0, count=400)) == deleted.manifest.rows == 299
+    examples.check([entry.splits for entry in deleted.manifest.examples], deleted.manifest.vectors.rows)
+    assert len(open_examples(first.objects, first.manifest).listing("train", start=0, count=400)) == 300
+
+
+def test_a_version_whose_segment_is_cut_off_is_not_opened(index_folder: Path, copy_of: Callable[[Path], Path]) -> None:
+    folder = copy_of(index_folder)
+    version = with_segment(folder, [Example("train", "new", 300, 300, "3", "", (1.0, 1.0, 1.0))])
+    path = version.objects.path(version.manifest.examples[1].object)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptIndexError, match=f"^examples, segment 2: {path} has"):
+        open_examples(version.objects, version.manifest)

@@ -48,6 +48,33 @@ def test_coded_vectors_name_their_code(document: dict[str, Any]) -> None:
     assert found["code of the vectors"].model_dump() == REF
 
 
+def prefix_of(document: dict[str, Any]) -> dict[str, Any]:
+    """A search by a prefix of as many rows."""
+    vectors = {**document["vectors"], "dtype": "coded", "code": {"object": REF, "row_bytes": 64}}
+    return {"vectors": vectors, "rotation": REF, "sides": REF}
+
+
+def test_a_search_names_its_files(document: dict[str, Any]) -> None:
+    document["search"] = {"kind": "prefix", "prefix": prefix_of(document), "queries": REF}
+    assert list(Manifest.model_validate(document).search.objects()) == [
+        "queries of the search",
+        "search vectors, shard 1",
+        "code of the search vectors",
+        "rotation of the search",
+        "sides of the search",
+    ]
+    assert (
+        Manifest.model_validate(document).search.objects().items()
+        <= Manifest.model_validate(document).objects().items()
+    )
+
+
+def test_a_search_has_a_prefix_if_that_is_its_kind(document: dict[str, Any]) -> None:
+    for search in ({"kind": "prefix"}, {"kind": "flat", "prefix": prefix_of(document)}):
+        with pytest.raises(ValidationError, match="a search of kind 'prefix' has a prefix, and no other has one"):
+            Manifest.model_validate({**document, "search": search})
+
+
 WRONG: list[tuple[tuple[str | int, ...], Any]] = [
     (("format",), 2),
     (("comment",), "an unknown key"),

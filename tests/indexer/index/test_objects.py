@@ -81,3 +81,15 @@ def test_any_changed_byte_is_found_by_the_hash(objects: Objects, place: int) -> 
 def test_a_name_that_is_no_hash_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="should match pattern"):
         ObjectRef(sha256=name, bytes=0)
+
+
+def test_what_nothing_names_is_found(objects: Objects) -> None:
+    """Objects, and what killed writers left; what is not ours stays out of it."""
+    assert objects.unnamed(set()) == []
+    named, other = objects.add(DATA), objects.add(b"other")
+    (objects.folder / ".new-file").touch()
+    (objects.folder / ".new-folder").mkdir()
+    (objects.folder / "notes.txt").touch()
+    left = [objects.folder / ".new-file", objects.folder / ".new-folder"]
+    assert objects.unnamed({named.sha256}) == [*left, objects.path(other)]
+    assert objects.unnamed({named.sha256, other.sha256}) == left

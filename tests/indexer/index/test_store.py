@@ -13,7 +13,7 @@ from indexer.errors import BuildError, CorruptIndexError
 from indexer.index.code import Code
 from indexer.index.manifest import CodeEntry, PartEntry, ShardEntry, VectorsEntry
 from indexer.index.objects import Objects
-from indexer.index.store import VectorWriter, open_store
+from indexer.index.store import VectorWriter, map_rows, open_store
 
 THREE_BY_FOUR = np.array([[0, 1, -2, 0.5], [1e-38, -0.0, 3e38, 7], [8, 9, 10, 11]], dtype=np.float32)
 
@@ -93,7 +93,7 @@ def test_a_round_trip_is_bit_exact_however_rows_were_batched(
 
 @pytest.mark.parametrize("position", [-1, 3])
 def test_a_position_without_a_row_is_no_row(objects: Objects, position: int) -> None:
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match=f"expected positions from 0 to 2, found {position} to {position}"):
         open_store(objects, written(objects, [THREE_BY_FOUR])).row(position)
 
 
@@ -151,7 +151,7 @@ def test_coded_rows_are_the_records_of_their_code(objects: Objects, shard_rows: 
     assert store.scales().tolist() == SCALES.tolist()
     for position in range(3):
         assert store.row(position).tobytes() == CODE.decode(records)[position].tobytes()
-        assert store.stored(position).tolist() == [records[position].tolist()]
+        assert store.stored([position]).tolist() == [records[position].tolist()]
 
 
 @pytest.mark.parametrize("shard_rows", [1, 2, 1000])
@@ -161,6 +161,27 @@ def test_rows_taken_together_are_those_taken_one_by_one(objects: Objects, shard_
         assert store.rows([2, 0, 2]).tolist() == [store.row(position).tolist() for position in (2, 0, 2)]
         with pytest.raises(IndexError):
             store.rows([0, 3])
+
+
+@pytest.mark.parametrize("shard_rows", [1, 2, 1000])
+@pytest.mark.parametrize("positions", [[], [1], [2, 0, 2, 1, 0]])
+def test_products_are_those_of_the_rows_in_float64(objects: Objects, shard_rows: int, positions: list[int]) -> None:
+    query = np.array([0.1, -3, 7, 1e-9])
+    for found in (written(objects, [ROWS], shard_rows=shard_rows), coded(objects, shard_rows=shard_rows)):
+        store = open_store(objects, found)
+        expected = [float(store.row(i).astype(np.float64) @ query) for i in positions]
+        assert np.allclose(store.products(query, np.array(positions, np.int64)), expected, rtol=1e-14, atol=0)
+
+
+def test_rows_of_any_type_are_mapped_and_cannot_be_written(objects: Objects) -> None:
+    row = np.dtype([("place", "<u4"), ("norm", "<f4")])
+    rows = np.array([(1, 0.5), (2, 2.5)], row)
+    shard = ShardEntry(object=objects.add(rows.tobytes()), rows=2)
+    mapped = map_rows(objects, shard, row, "two numbers")
+    assert mapped.tolist() == rows.tolist()
+    assert not mapped.flags.writeable
+    with pytest.raises(CorruptIndexError, match="does not hold 3 rows of two numbers; rebuild the index"):
+        map_rows(objects, shard.model_copy(update={"rows": 3}), row, "two numbers")
 
 
 @pytest.mark.parametrize("shard_rows", [2, 1000])
@@ -224,3 +245,18 @@ def test_a_code_that_is_missing_is_refused(objects: Objects) -> None:
     objects.path(found.code.object).unlink()
     with pytest.raises(CorruptIndexError, match=r"code of the vectors: .* is missing"):
         open_store(objects, found)
+
+
+def test_stored_rows_are_copied_bit_for_bit_into_other_shards(objects: Objects) -> None:
+    old = open_store(objects, coded(objects, shard_rows=1))
+    writer = VectorWriter(objects, 4, CODE, shard_bytes=2 * CODE.row_bytes)
+    for _, rows in old.pieces(3):
+        writer.add_stored(rows)
+    new = open_store(objects, coded_entry(objects, writer.finish(), CODE))
+    assert [len(shard) for shard in new.shards] == [2, 1]
+    assert np.concatenate(new.shards).tobytes() == np.concatenate(old.shards).tobytes()
+
+
+def test_rows_are_named_from_the_first_of_a_writer(objects: Objects) -> None:
+    with pytest.raises(BuildError, match="the vector of training row 4098 holds NaN or infinity"):
+        VectorWriter(objects, 4, first=4096).add(np.array([[0] * 4, [1] * 4, [np.nan] * 4], np.float32))

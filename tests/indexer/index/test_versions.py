@@ -1,6 +1,7 @@
 """Versions: a manifest that proves itself, the active one, and refusals that name the file."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +9,20 @@ from pathlib import Path
 import orjson
 import pytest
 
-from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError
-from indexer.index.versions import commit, is_index, open_version, refuse_existing
+from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError, UnknownVersionError
+from indexer.index.lock import writing_in
+from indexer.index.versions import (
+    activate,
+    commit,
+    is_index,
+    is_version_name,
+    open_version,
+    refuse_existing,
+    version_named,
+    version_names,
+    versions_of,
+)
+from tests.edited import with_deleted
 
 
 def replaced_manifest(folder: Path, data: bytes) -> Path:
@@ -59,6 +72,7 @@ def test_verifying_names_every_object(index_folder: Path) -> None:
 
 def test_an_unfinished_build_is_no_index(copy: Path) -> None:
     (copy / "active").unlink()
+    shutil.rmtree(copy / "versions")
     assert not is_index(copy)
     refuse_existing(copy)
     with pytest.raises(UnknownIndexError, match="tiny' holds no finished index; its build did not finish; build again"):
@@ -120,3 +134,155 @@ def test_a_manifest_that_is_no_object_is_refused(copy: Path, data: bytes) -> Non
     with pytest.raises(CorruptIndexError) as exc:
         open_version(copy)
     assert str(path) in str(exc.value)
+
+
+def test_a_version_that_is_not_active_is_opened_by_its_name(copy: Path) -> None:
+    first = open_version(copy)
+    second = with_deleted(copy, [0])
+    assert open_version(copy) == open_version(copy, second.version) == second
+    assert open_version(copy, first.version) == open_version(copy, first.version[:4]) == first
+
+
+def test_a_version_is_committed_without_being_served(copy: Path) -> None:
+    first = open_version(copy)
+    second = with_deleted(copy, [0], activate=False)
+    assert open_version(copy) == first
+    assert open_version(copy, second.version) == second
+
+
+@pytest.mark.parametrize("given", ["", "0", "zzzz", "0" * 16, "..", "../versions", "*", "A" * 16])
+def test_a_version_that_does_not_exist_is_refused_with_those_that_do(copy: Path, given: str) -> None:
+    known = open_version(copy).version
+    for ask in (open_version, activate, version_named):
+        with pytest.raises(UnknownVersionError) as exc:
+            ask(copy, given)
+        assert str(exc.value) == (
+            f"{str(copy)!r} has no version {given!r}; expected one of ['{known}'], or its first digits, at least 4"
+        )
+
+
+def test_fewer_than_four_digits_name_no_version(copy: Path) -> None:
+    known = open_version(copy).version
+    assert version_named(copy, known[:4]) == known
+    with pytest.raises(UnknownVersionError, match=f"has no version '{known[:3]}'; expected one of"):
+        version_named(copy, known[:3])
+
+
+def test_digits_of_two_versions_name_neither(copy: Path) -> None:
+    known = open_version(copy).version
+    other = known[:8] + "0" * 8
+    shutil.copytree(copy / "versions" / known, copy / "versions" / other)
+    with pytest.raises(UnknownVersionError, match=f"has several versions '{known[:8]}'; expected one of"):
+        version_named(copy, known[:8])
+    assert version_named(copy, known[:9]) == known
+
+
+def test_versions_come_parents_first(copy: Path) -> None:
+    """Whatever their names are, and whenever their files were copied."""
+    chain = [open_version(copy), *(with_deleted(copy, list(range(count))) for count in range(1, 5))]
+    assert versions_of(copy) == chain
+    for age, version in enumerate(chain):
+        path = copy / "versions" / version.version / "manifest.json"
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert versions_of(copy) == chain
+
+
+def test_versions_of_one_parent_come_as_they_were_written(copy: Path) -> None:
+    first = open_version(copy)
+    children = [with_deleted(copy, [row], activate=False) for row in range(4)]
+    for age, version in enumerate(children):
+        os.utime(copy / "versions" / version.version / "manifest.json", (1e9 - age, 1e9 - age))
+    assert versions_of(copy) == [first, *children[::-1]]
+
+
+def test_a_version_that_cannot_be_read_hinders_no_other(copy: Path) -> None:
+    first = open_version(copy)
+    broken = with_deleted(copy, [0], activate=False)
+    third = with_deleted(copy, [1], activate=False)
+    path = copy / "versions" / broken.version / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert versions_of(copy) == [first, third]
+    assert version_names(copy) == sorted(version.version for version in (first, broken, third))
+    assert open_version(copy) == first
+    for ask in (open_version, activate):
+        with pytest.raises(CorruptIndexError, match=f"the bytes of {path} have changed since it was built"):
+            ask(copy, broken.version)
+
+
+def test_a_folder_without_a_manifest_is_no_version(copy: Path) -> None:
+    """A writer was killed before its commit."""
+    first = open_version(copy)
+    (copy / "versions" / ("0" * 16)).mkdir()
+    (copy / "versions" / ("0" * 16) / ".new-x").touch()
+    assert version_names(copy) == [first.version]
+    assert versions_of(copy) == [first]
+
+
+def test_an_empty_folder_has_no_versions(tmp_path: Path) -> None:
+    assert versions_of(tmp_path) == []
+    assert version_names(tmp_path) == []
+    for ask in (activate, version_named, open_version):
+        with pytest.raises(UnknownIndexError, match="holds no finished index; build one with `proponent build`"):
+            ask(tmp_path / "none", "abcd")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_is_made_active_and_back(copy: Path) -> None:
+    first = open_version(copy)
+    second = with_deleted(copy, [0])
+    assert activate(copy, first.version[:6]) == first == open_version(copy)
+    assert (copy / "active").read_bytes() == f"{first.version}\n".encode()
+    assert activate(copy, second.version) == second == open_version(copy)
+
+
+def test_a_version_with_a_file_missing_is_not_made_active(copy: Path) -> None:
+    first = open_version(copy)
+    second = with_deleted(copy, [0], activate=False)
+    assert second.manifest.vectors.deleted is not None
+    path = second.objects.path(second.manifest.vectors.deleted.object)
+    path.unlink()
+    with pytest.raises(CorruptIndexError, match=f"tombstones: {path} is missing"):
+        activate(copy, second.version)
+    assert open_version(copy) == first
+
+
+def test_no_version_is_made_active_while_another_process_writes(copy: Path) -> None:
+    first = open_version(copy)
+    with writing_in(copy), pytest.raises(BuildError, match="is at work in"):
+        activate(copy, first.version)
+
+
+def test_a_build_that_can_be_resumed_says_so(copy: Path) -> None:
+    (copy / "active").unlink()
+    (copy / "building").mkdir()
+    for finished in (True, False):
+        with pytest.raises(
+            UnknownIndexError, match="its build did not finish: the same `proponent build` command resum"
+        ):
+            open_version(copy)
+        if finished:
+            shutil.rmtree(copy / "versions")
+
+
+def test_an_index_without_an_active_version_names_those_there_are(copy: Path) -> None:
+    known = open_version(copy).version
+    (copy / "active").unlink()
+    expected = rf"finished index; make a version the active one with `proponent versions activate`: \['{known}'\]"
+    with pytest.raises(UnknownIndexError, match=expected):
+        open_version(copy)
+    activate(copy, known)
+    assert open_version(copy).version == known
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0123456789abcdef", True),
+        ("0123456789ABCDEF", False),
+        ("0" * 15, False),
+        ("0" * 17, False),
+        (".new-0123456789", False),
+    ],
+)
+def test_versions_are_named_by_sixteen_digits(name: str, expected: bool) -> None:
+    assert is_version_name(name) == expected

@@ -133,7 +133,7 @@ def test_neighbouring_floats_are_told_apart_from_page_to_page(
     rows = [Example("train", str(i), i, i, "cat", "", (value, 0.0)) for i, value in enumerate(values)]
     write_examples(tmp_path / "near", (ExampleRow(row, Preview("text/plain", b"")) for row in rows))
     engine.close()
-    engine._examples = Examples(tmp_path / "near")
+    engine._examples = Examples([tmp_path / "near"])
     for checkpoint in (None, 1):
         found = pages(client, "/v1/indexes/fake/examples", limit=1, **ranked(checkpoint))
         assert [example.id for page in found for example in page.examples] == [str(i) for i in reversed(range(8))]
@@ -176,7 +176,7 @@ def test_an_index_without_self_influence_is_not_listed_by_it(
     row = ExampleRow(Example("train", "0", 0, 0, "cat", ""), Preview("text/plain", b""))
     write_examples(tmp_path / "none", [row])
     engine.close()
-    engine._examples = Examples(tmp_path / "none")
+    engine._examples = Examples([tmp_path / "none"])
     found = problem_of(client.get("/v1/indexes/fake/examples", params={"order": "self_influence"}))
     assert found.status == 422
     assert found.detail == "this index has no self-influence: its method defines none; list examples by row"

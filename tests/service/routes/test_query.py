@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from indexer import Ask, GivenExample, KnownExample, Question, Task
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
-from indexer.index.search.flat import View
+from indexer.index.search.candidates import View
 from indexer.methods.registry import METHODS
 from indexer.task import read_rows
 from service.app import create_app

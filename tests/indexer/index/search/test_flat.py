@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from indexer.errors import QuestionError
 from indexer.index.code import Code
 from indexer.index.search import flat
-from indexer.index.search.flat import MARGIN, MOST_TIES, FlatSearch, View
+from indexer.index.search.candidates import View
+from indexer.index.search.flat import MARGIN, MOST_TIES, FlatSearch
 from indexer.index.store import VectorStore
 
 # small whole numbers: their products are exact in float32, so that ties are ties
@@ -90,7 +91,7 @@ def test_candidates_of_coded_rows_are_those_of_decoded_rows(
             assert brute_force(direction, k) <= set(positions) <= set(range(len(rows)))
             assert len(set(positions)) == len(positions)
             assert np.all(np.diff(direction[positions]) <= 0)
-        assert candidates.complete
+        assert candidates.exhaustive
 
 
 @given(problems())
@@ -170,7 +171,7 @@ def test_candidates_go_beyond_k_by_the_margin_only(rng: np.random.Generator) -> 
     rows = rng.standard_normal((200, 5), dtype=np.float32)
     [found] = FlatSearch(plain(rows)).search(rng.standard_normal((1, 5), dtype=np.float32), 10)
     assert len(found.proponents) == len(found.opponents) == 10 + MARGIN
-    assert found.complete
+    assert found.exhaustive
 
 
 def test_one_query_with_ties_does_not_widen_the_others(rng: np.random.Generator) -> None:
@@ -181,7 +182,7 @@ def test_one_query_with_ties_does_not_widen_the_others(rng: np.random.Generator)
     assert [len(first.proponents), len(first.opponents)] == [50, 10 + MARGIN]
     assert [len(zero.proponents), len(zero.opponents)] == [200, 200]
     assert [len(last.proponents), len(last.opponents)] == [10 + MARGIN, 50]
-    assert first.complete and zero.complete and last.complete
+    assert first.exhaustive and zero.exhaustive and last.exhaustive
 
 
 def test_more_ties_than_are_ever_fetched_are_cut_and_said() -> None:
@@ -190,7 +191,7 @@ def test_more_ties_than_are_ever_fetched_are_cut_and_said() -> None:
     [found] = FlatSearch(plain(rows)).search(np.ones((1, 1), np.float32), 10)
     assert found.proponents[0] == 7
     assert len(set(found.proponents)) == len(found.proponents) == MOST_TIES + 10
-    assert not found.complete
+    assert not found.exhaustive
 
 
 @pytest.mark.parametrize("k", [3, 4, 1000])
