@@ -141,7 +141,7 @@ def test_a_folder_without_an_index_is_refused(tmp_path: Path, task_file: str) ->
 
 def test_an_index_of_another_task_is_refused(index_folder: Path, tmp_path: Path, task: Task) -> None:
     (tmp_path / "fewer.py").write_text(TASK.replace("tiny_task()", "tiny_task(rows=200)"))
-    with pytest.raises(TaskMismatchError, match="has 300 training examples; the task has 200"):
+    with pytest.raises(TaskMismatchError, match="has training examples up to row 299; the task has 200 rows"):
         open_engine(index_folder, f"{tmp_path / 'fewer.py'}:task")
     with pytest.raises(TaskError, match="has no name 'nope'"):
         open_engine(index_folder, f"{tmp_path / 'fewer.py'}:nope")

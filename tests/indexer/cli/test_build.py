@@ -69,7 +69,7 @@ def test_from_a_task_in_a_file_to_an_answer(command: Command, task_file: str, ru
     assert f"next: proponent serve {index} --task {task_file}" in told
     assert version.manifest.method.parameters == {"projection": {"name": "rank1", "numbers": 64, "seed": 0}}
     assert f"{width:,} float32 numbers" in command("inspect", index).stdout
-    assert f"version {version.version} is as it was built" in command("verify", index).stdout
+    assert f"version {version.version}, 8 files, as they were written" in command("verify", index).stdout
     asked = command("query", index, "--task", task_file, "--example", "test/17", "-k", 4)
     assert asked.stdout.count("train/") == 8
 
