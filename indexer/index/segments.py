@@ -11,14 +11,15 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from indexer.errors import CorruptIndexError
 
 MOST_SEGMENTS = 8  # SQLite attaches at most 10 files, and a lookup asks each of them
+LABELS_AT_HAND = 64  # labels whose positions are kept once they were asked for: 8 bytes a row for all classes together
 CHUNK = 500  # values a statement: far below the number of variables that any SQLite takes
 
 _LIVING = "(position IS NULL OR position NOT IN (SELECT position FROM main.deleted))"
@@ -41,6 +42,8 @@ class Segments:
                 "newer version?"
             )
         self.count = len(paths)
+        self._by_label: dict[str, np.ndarray] = {}
+        self._totals: np.ndarray | None = None
         self._deleted = _NONE if deleted is None else deleted
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(":memory:", uri=True, check_same_thread=False)
@@ -97,14 +100,18 @@ class Segments:
         labels, ids: those with one of these, or None for all; exclude_ids: not these; self_influence: the bounds of
         its total, both included, or None. A label or id that no example has passes nothing.
         """
-        passing = np.setdiff1d(self._stored(), self._deleted, assume_unique=True)
+        stored = self._stored()
+        passing = np.zeros(stored[-1] + 1 if len(stored) else 0, bool)
+        passing[stored] = True
+        passing[self._deleted] = False
         if labels is not None:
-            passing = np.intersect1d(passing, self._with_any("label", labels), assume_unique=True)
+            passing &= _mask([self._labelled(label) for label in sorted(set(labels))], len(passing))
         if ids is not None:
-            passing = np.intersect1d(passing, self._with_any("id", ids), assume_unique=True)
+            passing &= _mask([self._with_ids(ids)], len(passing))
         if self_influence != (None, None):
-            passing = np.intersect1d(passing, self._within(*self_influence), assume_unique=True)
-        return np.setdiff1d(passing, self._with_any("id", exclude_ids), assume_unique=True)
+            passing &= _mask([stored[self._within(*self_influence)]], len(passing))
+        passing[self._with_ids(exclude_ids)] = False
+        return np.flatnonzero(passing)
 
     def _attach(self, number: int, path: Path) -> str:
         """Open a segment, and return what its totals are selected from.
@@ -140,18 +147,44 @@ class Segments:
         known = [end for end in ends if end[0] is not None]
         return np.arange(min(known)[0], max(known)[1] + 1) if known else _NONE
 
-    def _with_any(self, column: Literal["label", "id"], wanted: Sequence[str]) -> Int64[np.ndarray, " r"]:
-        """Return the positions of training examples that have one of some labels or ids."""
+    def _labelled(self, label: str) -> Int64[np.ndarray, " r"]:
+        """Return the positions of training examples with a label; of the last labels asked for they are at hand."""
+        found = self._by_label.pop(label, None)
+        if found is None:
+            found = _column(self.all("SELECT position FROM example WHERE split = 'train' AND label = ?", (label,)))
+        self._by_label[label] = found  # the last again, where the first goes
+        while len(self._by_label) > LABELS_AT_HAND:
+            self._by_label.pop(next(iter(self._by_label)), None)
+        return found
+
+    def _with_ids(self, ids: Sequence[str]) -> Int64[np.ndarray, " r"]:
+        """Return the positions of training examples that have one of some ids."""
         found: list[tuple[int]] = []
-        values = sorted(set(wanted))
+        values = sorted(set(ids))
         for start in range(0, len(values), CHUNK):
             chunk = values[start : start + CHUNK]
             marks = ",".join("?" * len(chunk))
-            found += self.all(f"SELECT position FROM example WHERE split = 'train' AND {column} IN ({marks})", chunk)
-        return np.array(found, np.int64).reshape(-1)
+            found += self.all(f"SELECT position FROM example WHERE split = 'train' AND id IN ({marks})", chunk)
+        return _column(found)
 
-    def _within(self, least: float | None, most: float | None) -> Int64[np.ndarray, " r"]:
-        bounds = [(sign, bound) for sign, bound in ((">=", least), ("<=", most)) if bound is not None]
-        where = " AND ".join(f"value {sign} ?" for sign, _ in bounds)
-        found = self.all(f"SELECT position FROM self_influence_total WHERE {where}", [bound for _, bound in bounds])
-        return np.array(found, np.int64).reshape(-1)
+    def _within(self, least: float | None, most: float | None) -> Bool[np.ndarray, " n"] | Int64[np.ndarray, " 0"]:
+        """Return which stored positions have a self-influence within bounds; none where there is no self-influence."""
+        if self._totals is None:
+            self._totals = self.totals()
+        if not len(self._totals):
+            return _NONE
+        low, high = -np.inf if least is None else least, np.inf if most is None else most
+        found: np.ndarray = (self._totals >= low) & (self._totals <= high)
+        return found
+
+
+def _column(rows: list[tuple[int]]) -> Int64[np.ndarray, " r"]:
+    return np.fromiter((value for (value,) in rows), np.int64, len(rows))
+
+
+def _mask(positions: Sequence[Int64[np.ndarray, "..."]], count: int) -> Bool[np.ndarray, " n"]:
+    """Return a mask over so many positions that has these set."""
+    mask = np.zeros(count, bool)
+    for some in positions:
+        mask[some] = True
+    return mask
