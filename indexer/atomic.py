@@ -56,12 +56,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Remove what killed writers left in a folder and below it; nobody may be writing there."""
-    for path in list(folder.rglob(f"{TEMPORARY}*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what killed writers left in the folder of an index, where they write; nobody may be writing there."""
+    for place in ("", "objects/", "building/", "building/objects/", f"versions/{'[0-9a-f]' * 16}/"):
+        for path in list(folder.glob(f"{place}{TEMPORARY}*")):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import safetensors.torch
 
-from indexer.building.entries import checkpoint_entries, ref_of, task_entry
+from indexer.building.entries import block_entries, checkpoint_entries, ref_of, task_entry
 from indexer.building.journal import PlanRecord
 from indexer.building.plan import PLANNED_ON, machine, make_plan, versions
 from indexer.building.selection import selected
@@ -62,6 +62,7 @@ def begin(task: Task, spec: BuildSpec, plan: Plan | None) -> Beginning:
         task=task_entry(task),
         rows=rows_by_split(task),
         checkpoints=checkpoint_entries(source),
+        blocks=block_entries(source.model.layout),
         probe=ProbeEntry(object=ref_of(probe), ids=[str(row) for row in rows]),
     )
     step_sizes = None if spec.preconditioner is None else source.step_sizes()

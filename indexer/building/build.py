@@ -37,6 +37,8 @@ from indexer.index.store import open_store
 from indexer.index.versions import IndexVersion, commit, is_index, open_version
 from indexer.task import Task
 
+LOG = "log.jsonl"
+
 
 def build(
     task: Task,
@@ -54,7 +56,7 @@ def build(
     starts; a batch is measured for it.
 
     Raises:
-        BuildError: the folder holds an index, or what a stopped build was begun with differs.
+        BuildError: the folder holds an index, active or not, or what a stopped build was begun with differs.
         CheckpointError: a checkpoint is missing, has no learning rate or does not fit the model.
         DiskFullError: the disk filled up; the build goes on when it has room.
         TaskError: the task or its model does not keep its contract (see `indexer.gradients.probe`).
@@ -72,10 +74,12 @@ def build(
             naming_full_disk(folder, lambda: when_full(expected, folder)),
             journal_in(folder, beginning, restart=restart) as (journal, kept),
         ):
-            if not is_index(folder):  # else it was stopped between its commit and its end
+            committed = is_index(folder)  # it was stopped between its commit and its end
+            if not committed:
                 commit(folder, _manifest(beginning, journal, kept.seal, progress))
             version = open_version(folder)
-            _log(folder, version, started)
+            if not (committed and (folder / LOG).exists()):  # else it has this line, or those of edits since
+                _log(folder, version, started)
             journal.remove()
     return version
 
@@ -139,5 +143,5 @@ def _write_examples(task: Task, rows: VectorRows, objects: Objects, progress: Pr
 def _log(folder: Path, version: IndexVersion, started: float) -> None:
     """Append what is of the moment, outside every hash."""
     line = {"built": version.version, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))}
-    with (folder / "log.jsonl").open("ab") as file:
+    with (folder / LOG).open("ab") as file:
         file.write(orjson.dumps(line | {"seconds": round(time.time() - started, 1)}) + b"\n")

@@ -43,7 +43,7 @@ def card_queries(task: Task, most: int) -> CardQueries | None:
     """Return the queries, or None where none are wanted, or there is nothing to ask but about a row itself."""
     examples = task.train if task.test is None or len(task.test) == 0 else task.test
     source: Literal["test", "train"] = "train" if examples is task.train else "test"
-    count = min(most, SCORES_BYTES // (8 * len(task.train)), len(examples))
+    count = min(most, len(examples))
     alone = source == "train" and len(examples) == 1
     if count < 1 or alone:
         return None
@@ -53,8 +53,9 @@ def card_queries(task: Task, most: int) -> CardQueries | None:
 
 
 def planned_queries(method: Method, task: Task, wanted: int) -> int:
-    """Return how many queries the card may ask: as many as are wanted and memory holds the gradients of."""
-    return min(wanted, affordable_queries(method, task, machine_memory() // CARD_SHARE))
+    """Return how many queries the card may ask: as many as are wanted and memory holds gradients and scores of."""
+    scores = SCORES_BYTES // (8 * len(task.train))
+    return min(wanted, scores, affordable_queries(method, task, machine_memory() // CARD_SHARE))
 
 
 def affordable_queries(method: Method, task: Task, budget: int) -> int:

@@ -11,7 +11,6 @@ object that is not whole counts as never made. The folder is removed after the c
 """
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from indexer.atomic import write_atomically
 from indexer.building.side import Side, read_side
 from indexer.errors import BuildError, CorruptIndexError
-from indexer.index.manifest import CheckpointEntry, CodeEntry, Plan, ProbeEntry, ShardEntry, TaskEntry
+from indexer.index.begun import FIT, FOLDER, PLAN, SHARD, remove_journal
+from indexer.index.manifest import BlockEntry, CheckpointEntry, CodeEntry, Plan, ProbeEntry, ShardEntry, TaskEntry
 from indexer.index.objects import ObjectRef, Objects
-
-FOLDER = "building"
 
 
 class _Frozen(BaseModel):
@@ -36,16 +34,18 @@ class _Frozen(BaseModel):
 class PlanRecord(_Frozen):
     """What a build was told, and what it found: with the same of all of it, the result is the same.
 
-    machine: the kind of processor; rows: examples by split; probe: outputs and losses of a few training examples.
+    machine: the kind of processor; rows: examples by split; blocks: what gradients are of; probe: outputs and losses of
+    a few training examples.
     """
 
-    journal: Literal[1] = 1
+    journal: Literal[2] = 2
     spec: dict[str, Any]
     plan: Plan
     machine: str
     task: TaskEntry
     rows: dict[str, int]
     checkpoints: list[CheckpointEntry]
+    blocks: list[BlockEntry]
     probe: ProbeEntry
 
 
@@ -95,11 +95,11 @@ class Journal:
         Raises:
             BuildError: it is that of another version of Proponent.
         """
-        return self._read("plan", PlanRecord, "")
+        return self._read(PLAN, PlanRecord, "")
 
     def fit(self, after: str) -> Kept[FitRecord] | None:
         """Return the fit that was made under a plan, or None."""
-        kept = self._read("fit", FitRecord, after)
+        kept = self._read(FIT, FitRecord, after)
         if kept is None:
             return None
         code = kept.record.code
@@ -117,16 +117,16 @@ class Journal:
 
     def rows(self, after: str) -> int:
         """Return the rows of the shards that were made with a fit, whole or not."""
-        noted = [self._read(path.stem, ShardRecord, after) for path in self.folder.glob("shard-*.json")]
+        noted = [self._read(path.stem, ShardRecord, after) for path in self.folder.glob(f"{SHARD}*.json")]
         return sum(kept.record.shard.rows for kept in noted if kept is not None)
 
     def write_plan(self, record: PlanRecord) -> Kept[PlanRecord]:
         """Note the plan."""
-        return self._write("plan", record, "")
+        return self._write(PLAN, record, "")
 
     def write_fit(self, record: FitRecord, after: str) -> Kept[FitRecord]:
         """Note the fit."""
-        return self._write("fit", record, after)
+        return self._write(FIT, record, after)
 
     def write_shard(self, number: int, record: ShardRecord, after: str) -> None:
         """Note a shard."""
@@ -134,10 +134,7 @@ class Journal:
 
     def remove(self) -> None:
         """Remove the journal: the plan last, so that what is left of it is still a journal."""
-        if self.folder.is_dir():
-            for path in sorted(self.folder.iterdir(), key=lambda path: path.name == "plan.json"):
-                _remove(path)
-            self.folder.rmdir()
+        remove_journal(self.folder.parent)
 
     def _read(self, name: str, kind: type[R], after: str) -> Kept[R] | None:
         path = self.folder / f"{name}.json"
@@ -145,7 +142,7 @@ class Journal:
             document = orjson.loads(path.read_bytes())
             if document.pop("seal") != _seal(document) or document["after"] != after:
                 return None
-        except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
             return None
         try:
             return Kept(kind.model_validate(document["record"]), _seal(document))
@@ -202,11 +199,4 @@ def _seal(document: Mapping[str, Any]) -> str:
 
 
 def _shard_name(number: int) -> str:
-    return f"shard-{number:05d}"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    return f"{SHARD}{number:05d}"

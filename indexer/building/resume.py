@@ -4,13 +4,12 @@ What a stopped build was begun with is compared with what this one is given, val
 named and refused. Nothing that was begun is replaced unless it is asked for.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from indexer.atomic import make_folder, remove_temporary
+from indexer.atomic import make_folder, remove, remove_temporary
 from indexer.building.begin import Beginning
 from indexer.building.entries import state_file
 from indexer.building.journal import Journal, Kept, PlanRecord, whole
@@ -18,7 +17,7 @@ from indexer.errors import BuildError
 from indexer.index.lock import remove_lock, writing_in
 from indexer.index.manifest import Plan
 from indexer.index.objects import Objects
-from indexer.index.versions import refuse_existing
+from indexer.index.versions import is_index, is_version_name, refuse_existing, versions_of
 
 Place = tuple[str | int, ...]
 
@@ -27,7 +26,7 @@ def plan_of(folder: Path, *, restart: bool) -> Plan | None:
     """Return the plan that a build in the folder must go on with, or None for a new one.
 
     Raises:
-        BuildError: the folder holds a finished index, or is a file.
+        BuildError: the folder holds an index, active or not, or is a file.
     """
     kept = None if restart else Journal(folder).plan()
     if kept is None:
@@ -47,7 +46,7 @@ def journal_in(folder: Path, beginning: Beginning, *, restart: bool) -> Iterator
         remove_temporary(folder)
         journal = Journal(folder)
         stored = None if restart else journal.plan()
-        if stored is None:
+        if stored is None or _lost(folder):
             refuse_existing(folder)
         else:
             refuse_other(folder, stored.record, beginning.record)
@@ -83,15 +82,33 @@ def refuse_other(folder: Path, before: PlanRecord, now: PlanRecord) -> None:
 
 def sweep(objects: Objects, names: Sequence[str]) -> None:
     """Remove all objects but the named ones: what a stopped build left, before the first version is committed."""
-    for path in objects.folder.iterdir():
-        if path.name not in names:
-            _remove(path)
-    shutil.rmtree(objects.folder.parent / "versions", ignore_errors=True)
+    for path in objects.unnamed(set(names)):
+        remove(path)
+    versions = objects.folder.parent / "versions"
+    for path in list(versions.glob("*/")):
+        if is_version_name(path.name):
+            remove(path)
+    _remove_if_empty(versions)
+
+
+def _lost(folder: Path) -> bool:
+    """Say whether the folder holds an index that was edited, and has lost which version is active.
+
+    A journal beside it is left over from a build that was stopped after its commit, and none to go on with.
+    """
+    return not is_index(folder) and any(version.manifest.parent is not None for version in versions_of(folder))
 
 
 def _clear(journal: Journal) -> None:
     journal.remove()
-    shutil.rmtree(journal.objects.folder, ignore_errors=True)
+    for path in journal.objects.unnamed(set()):
+        remove(path)
+    _remove_if_empty(journal.objects.folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):  # something else is in it, or there is none
+        folder.rmdir()
 
 
 def _keep_files(objects: Objects, beginning: Beginning) -> None:
@@ -126,6 +143,10 @@ def _name(place: Place, record: PlanRecord) -> str:
             return f"{'.'.join(map(str, rest))} of checkpoint {i + 1}"
         case ("checkpoints", *_):
             return "the list of checkpoints"
+        case ("blocks", int(i), *rest):
+            return f"{'.'.join(map(str, rest))} of parameter block {i + 1} ({record.blocks[i].name!r})"
+        case ("blocks", *_):
+            return "the list of parameter blocks"
         case ("probe", *_):
             return "what the model and the loss say of a few training examples, by its hash,"
         case ("rows", split, *_):
@@ -145,10 +166,3 @@ def _shown(value: Any) -> str:
         return f"of {len(value)}"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()

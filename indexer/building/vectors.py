@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,11 @@ from indexer.errors import BuildError
 from indexer.index.code import Code
 from indexer.index.manifest import Plan, ShardEntry
 from indexer.index.objects import Objects
-from indexer.index.store import VectorWriter
+from indexer.index.store import DTYPE, VectorWriter, map_rows
 from indexer.methods.method import Asked, Method
 from indexer.task import Task, content_hash, read_rows
+
+ROUNDING = 0.05  # of the length of vectors: what a GPU's order of sums, and a code, can make of the same gradients
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,14 @@ class Pass:
     @property
     def row_bytes(self) -> int:
         """Bytes of a stored vector."""
-        return 4 * self.method.parts[-1].stop if self.code is None else self.code.row_bytes
+        return self.row_type.itemsize
+
+    @property
+    def row_type(self) -> np.dtype[Any]:
+        """What a stored vector is: numbers, or the bytes of a code's record."""
+        if self.code is None:
+            return np.dtype((DTYPE, (self.method.parts[-1].stop,)))
+        return np.dtype((np.uint8, (self.code.row_bytes,)))
 
 
 def write_vectors(
@@ -70,13 +80,15 @@ def write_vectors(
     """Stream the training set through the method, once, but for the shards that a journal has.
 
     Raises:
-        BuildError: a vector is not finite, or a row of a finished shard has changed.
+        BuildError: a vector is not finite, or a row of a finished shard has changed, or its gradient.
     """
     total = len(task.train)
     ranges = shards(total, of.plan.batch_size, of.row_bytes)
     there = {} if journal is None else journal.finished(ranges)
     if journal is not None:
         _check_unchanged(task, journal, {number: ranges[number] for number in there}, of.plan, progress)
+        for number in sorted(there)[:1]:
+            _check_gradients(task, of, ranges[number], objects, there[number])
     asked = None if queries is None or len(there) == len(ranges) else of.method.asked(queries.batch)
     told = _Told(progress, total, sum(len(ranges[number]) for number in there))
     entries, sides = [], SideWriter(total)
@@ -116,10 +128,7 @@ def _shard(
         check_labels(task, "train", here, targets)
         found = of.method.train_rows((inputs, targets), asked)
         vectors = found.vectors.float().cpu().numpy()
-        if of.code is None:
-            writer.add(vectors)
-        else:
-            writer.add(vectors, row_scales(vectors, found.self_influence))
+        writer.add(vectors, None if of.code is None else row_scales(vectors, found.self_influence))
         norms, scores = (None if t is None else t.cpu().numpy() for t in (found.self_influence, found.scores))
         sides.add(side_of(_hashes(inputs, targets), norms, scores))
         told(len(here))
@@ -148,6 +157,35 @@ def _check_unchanged(
                     )
             done += len(here)
             progress("checking", done, total)
+
+
+def _check_gradients(task: Task, of: Pass, rows: range, objects: Objects, shard: ShardEntry) -> None:
+    """Make the vectors of a finished shard's first batch again: probe outputs do not tell what gradients are.
+
+    Bit for bit, under the plan and on the kind of processor that made them; a GPU may add up in any order, and is given
+    what rounding can do.
+
+    Raises:
+        BuildError: they are others than those that are stored.
+    """
+    here = rows[: of.plan.batch_size]
+    made = of.method.train_rows(read_rows(task.train, here))
+    vectors = made.vectors.float().cpu().numpy().astype(DTYPE)
+    stored = map_rows(objects, shard, of.row_type, f"{of.row_bytes:,} bytes")[: len(here)]
+    scales = row_scales(vectors, made.self_influence)
+    if np.isfinite(vectors).all() and np.isfinite(scales).all():
+        again = vectors if of.code is None else of.code.encode(vectors, scales)
+        if again.tobytes() == stored.tobytes():
+            return
+        before, now = (rows if of.code is None else of.code.decode(rows) for rows in (stored, again))
+        on_cpu = torch.device(of.plan.device).type == "cpu"
+        if not on_cpu and np.linalg.norm(now - before) <= ROUNDING * np.linalg.norm(before):
+            return
+    raise BuildError(
+        f"the gradients of rows {here[0]} to {here[-1]} of task.train are others than in the build that this one goes "
+        "on with, though the data are the same: the model or the loss has changed. Give the same again, or begin anew "
+        "with `--restart` (restart=True)"
+    )
 
 
 def _hashes(inputs: torch.Tensor, targets: torch.Tensor) -> list[str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -93,7 +94,7 @@ def build(
         console.print(f"left out, frozen or not chosen: {', '.join(manifest.left_out)}", style="yellow")
     for caveat in manifest.caveats:
         console.print(caveat, style="yellow")
-    console.print(f"next: proponent serve {out} --task {task}", style="dim", soft_wrap=True)
+    console.print(f"next: proponent serve {quote(str(out))} --task {quote(task)}", style="dim", soft_wrap=True)
 
 
 def _recall(card: CardEntry) -> str:

@@ -1,6 +1,7 @@
 """``proponent demo``."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -38,5 +39,5 @@ def mnist(
         if not is_index(index):
             build(recipe.task, BuildSpec(run), index, progress, announce=announce)
     console.print("one training label in twenty is wrong on purpose: look for them among the proponents", style="dim")
-    next_line = f"{index} is ready; next: proponent serve {index} --task indexer.recipes.mnist:task"
+    next_line = f"{index} is ready; next: proponent serve {quote(str(index))} --task indexer.recipes.mnist:task"
     console.print(next_line, soft_wrap=True)

@@ -1,6 +1,7 @@
 """``proponent append``, ``delete``, ``relabel``, ``compact`` and ``rebuild-search``: each makes a new version."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -35,7 +36,9 @@ def append(
     """
     before = open_version(index)
     with bars() as progress:
-        after = append_rows(index, load_task(task), None if rows is None else parse_rows(rows), progress)
+        loaded = load_task(task)
+        wanted = None if rows is None else parse_rows(rows, len(loaded.train))
+        after = append_rows(index, loaded, wanted, progress)
     _say(index, before, after)
 
 
@@ -105,4 +108,4 @@ def rebuild_search(index: Index) -> None:
 def _say(index: Path, before: IndexVersion, after: IndexVersion) -> None:
     rows = f"{before.manifest.rows:,} training examples before, {after.manifest.rows:,} now"
     typer.echo(f"{index}: {rows}; version {after.version}")
-    typer.echo(f"go back: proponent versions activate {index} {before.version}")
+    typer.echo(f"go back: proponent versions activate {quote(str(index))} {before.version}")

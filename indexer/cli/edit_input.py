@@ -6,24 +6,35 @@ from pathlib import Path
 
 from indexer.errors import BuildError
 
+_DIGITS = 18
 
-def parse_rows(option: str) -> list[int]:
+
+def parse_rows(option: str, total: int) -> list[int]:
     """Return the rows that an option such as ``10-20,31`` names, both ends of a range included.
 
-    >>> parse_rows("3-5,9")
+    total: how many rows there are; ends are compared with it before a range is written out.
+
+    >>> parse_rows("3-5,9", total=10)
     [3, 4, 5, 9]
 
     Raises:
-        BuildError: the option is not of that form.
+        BuildError: the option is not of that form, or names a row that there is not.
     """
-    rows: list[int] = []
+    rows: set[int] = set()
     for part in option.split(","):
         first, dash, last = (text.strip() for text in part.partition("-"))
         ends = (first, last) if dash else (first, first)
-        if not all(end.isascii() and end.isdigit() for end in ends) or int(ends[0]) > int(ends[1]):
+        if not all(end.isascii() and end.isdigit() for end in ends) or _number(ends[0]) > _number(ends[1]):
             raise BuildError(f"--rows {option!r}: expected whole numbers and ranges, as in '10-20,31'")
-        rows += range(int(ends[0]), int(ends[1]) + 1)
-    return rows
+        if _number(ends[1]) >= total:
+            raise BuildError(f"--rows {option!r}: expected rows from 0 to {total - 1} of task.train, found {ends[1]}")
+        rows.update(range(_number(ends[0]), _number(ends[1]) + 1))
+    return sorted(rows)
+
+
+def _number(digits: str) -> int:
+    """Return a number; of more digits than any row has, only that it is larger than all."""
+    return int(digits.lstrip("0")[:_DIGITS] or "0")
 
 
 def ids_of(option: str | None, file: Path | None) -> list[str]:

@@ -5,13 +5,20 @@ names is then unreferenced, as far as anyone can say.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import CorruptIndexError
 from indexer.index.objects import ObjectRef, Objects
-from indexer.index.versions import active_version, manifest_path, read_version, version_named, version_names
+from indexer.index.versions import (
+    active_version,
+    is_version_name,
+    manifest_path,
+    read_version,
+    version_named,
+    version_names,
+)
 
 _BLOCK = 2**22
 
@@ -32,7 +39,8 @@ class Checked:
 class Audit:
     """What is there to be hashed, and what was seen on the way: manifests and the file that names the active version.
 
-    roles: what every object is, by version. unreferenced: files that no manifest names, which `prune` removes.
+    roles: what every object is, by version. unreferenced: files and folders that no manifest names, which
+    `prune` removes.
     """
 
     objects: Objects
@@ -66,6 +74,7 @@ def audit(folder: Path, version: str | None = None) -> Audit:
     else:
         names, seen = [version_named(folder, version)], []
     roles: dict[ObjectRef, dict[str, str]] = {}
+    parents: set[str | None] = set()
     for name in names:
         path = manifest_path(folder, name)
         size = path.stat().st_size if path.is_file() else 0
@@ -75,10 +84,19 @@ def audit(folder: Path, version: str | None = None) -> Audit:
             seen.append(Checked(path, f"manifest of {name}", size, str(exc)))
             continue
         seen.append(Checked(path, f"manifest of {name}", size))
+        parents |= {manifest.parent, manifest.card_version}
         for role, ref in manifest.objects().items():
             roles.setdefault(ref, {})[name] = role
     objects = Objects(folder / "objects")
     unreferenced = objects.unnamed({ref.sha256 for ref in roles}) if version is None else []
+    for path in _without_manifest(folder, names) if version is None else []:
+        if path.name in parents:
+            fault = (
+                f"{path / 'manifest.json'} is missing; restore it from a copy, or let `versions prune` remove the rest"
+            )
+            seen.append(Checked(path / "manifest.json", f"manifest of {path.name}", 0, fault))
+        else:
+            unreferenced.append(path)
     return Audit(objects, tuple(names), tuple(seen), roles, tuple(unreferenced))
 
 
@@ -89,7 +107,16 @@ def _active(folder: Path) -> tuple[list[str], Checked]:
         active = active_version(folder)
     except CorruptIndexError as exc:
         return [], Checked(path, "active", path.stat().st_size, str(exc))
-    return [active], Checked(path, "active", path.stat().st_size)
+    fault = (
+        None if path.read_bytes() == f"{active}\n".encode() else f"has changed; expected {active!r} and a line's end"
+    )
+    return [active], Checked(path, "active", path.stat().st_size, fault)
+
+
+def _without_manifest(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the folders of versions that have no manifest: it was lost, or a killed writer never had one."""
+    found = sorted((folder / "versions").glob("*/"))
+    return [path for path in found if is_version_name(path.name) and path.name not in names]
 
 
 def _fault(path: Path, ref: ObjectRef, on_bytes: OnBytes) -> str | None:

@@ -147,7 +147,7 @@ def read_code(data: bytes, width: int) -> Code:
     """
     try:
         tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as exc:
+    except (safetensors.SafetensorError, KeyError) as exc:  # KeyError: a dtype that NumPy lacks
         raise CorruptIndexError("the code of the vectors is not safetensors; rebuild the index") from exc
     wrong = _wrong(tensors, width)
     if wrong is not None:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.atomic import TEMPORARY, sync_folder
-from indexer.errors import BuildError, CorruptIndexError
+from indexer.atomic import TEMPORARY, remove, sync_folder
+from indexer.errors import CorruptIndexError
+from indexer.index.begun import journal_files, remove_journal
 from indexer.index.lock import writing_in
 from indexer.index.objects import Objects
 from indexer.index.versions import active_version, is_version_name, read_version, version_named
@@ -35,16 +36,11 @@ def prune(folder: Path, keep: Sequence[str] = (), *, dry_run: bool = False) -> P
         UnknownIndexError: the folder holds no finished index.
         UnknownVersionError: a version to keep does not exist.
         CorruptIndexError: a version to keep, or the active one, cannot be read: its objects would be lost.
-        BuildError: another process writes in the folder, or a build in it did not finish.
+        BuildError: another process writes in the folder.
     """
     active_version(folder)  # a folder without an index is refused before a lock is put there
     with writing_in(folder):
         kept = {active_version(folder), *(version_named(folder, name) for name in keep)}
-        if (folder / "building").exists():
-            raise BuildError(
-                f"{str(folder / 'building')!r} is of a build that did not finish, whose files no version names yet; "
-                "finish it with the same `proponent build` command, or remove that folder, and prune again"
-            )
         named = {sha256 for name in sorted(kept) for sha256 in _objects_of(folder, name)}
         gone = _versions_but(folder, kept)
         files = [*Objects(folder / "objects").unnamed(named), *_leftovers(folder, kept)]
@@ -84,7 +80,8 @@ def _versions_but(folder: Path, kept: set[str]) -> list[Path]:
 
 def _leftovers(folder: Path, kept: set[str]) -> list[Path]:
     places = (folder, *(folder / "versions" / name for name in sorted(kept)))
-    return [path for place in places for path in sorted(place.glob(f"{TEMPORARY}*"))]
+    temporary = [path for place in places for path in sorted(place.glob(f"{TEMPORARY}*"))]
+    return [*temporary, *journal_files(folder)]  # there is an active version, so that build came to its commit
 
 
 def _remove(folder: Path, versions: Sequence[Path], files: Sequence[Path]) -> None:
@@ -92,7 +89,5 @@ def _remove(folder: Path, versions: Sequence[Path], files: Sequence[Path]) -> No
         shutil.rmtree(version)
     sync_folder(folder / "versions")  # before the first object goes, also where the power fails
     for path in files:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)
+    remove_journal(folder)  # its folders, which are empty now

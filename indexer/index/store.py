@@ -2,9 +2,14 @@
 
 Rows are little-endian float32 numbers or records of a code (`indexer.index.code`). A shard is nothing but rows: row r
 starts at byte row_bytes * r. Shape, code and hash stand in the manifest.
+
+The system is told not to read around a page that is waited for, which fetches megabytes for a row of some hundred bytes
+where a file is read here and there. What is read from end to end, or nearly so, is asked for ahead instead.
 """
 
+import mmap
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +25,10 @@ from indexer.index.objects import Objects
 DTYPE = np.dtype("<f4")
 SHARD_BYTES = 256 * 2**20
 CHUNK_NUMBERS = 2**20
+AHEAD = 2**20  # bytes that are asked for before they are read: less waits for the disk, more is read in vain
+AT_ONCE = 2**18  # bytes of one request: systems drop what goes beyond their own limit
+NEAR = 2**14  # bytes from row to row: what lies between is read with them, as to wait for each takes longer
+ADVISES = hasattr(mmap.mmap, "madvise")  # some systems have no such call, and read around whatever is waited for
 
 Positions = Sequence[int] | Integer[np.ndarray, " k"]
 
@@ -88,12 +97,14 @@ class VectorWriter:
 class VectorStore:
     """The rows of all shards, memory-mapped: float32 [n, m], or with a code records, uint8 [n, row_bytes].
 
-    ends: for each shard, how many rows it and those before it hold.
+    files: what the shards are mapped from, nothing for arrays in memory. ends: for each shard, how many rows it and
+    those before it hold.
     """
 
     shards: tuple[np.ndarray, ...]
     width: int
     code: Code | None = None
+    files: tuple[mmap.mmap, ...] = field(default=(), repr=False, compare=False)
     ends: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -144,36 +155,52 @@ class VectorStore:
         wanted = np.asarray(positions, dtype=np.int64)
         if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"expected positions from 0 to {len(self) - 1}, found {wanted.min()} to {wanted.max()}")
-        if len(self.shards) == 1:
-            return self.shards[0][wanted]
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
+        apart = self.row_bytes * int(ascending[-1] - ascending[0]) / (len(wanted) - 1) if len(wanted) > 1 else np.inf
         cuts = np.searchsorted(ascending, self.ends).tolist()
         found = np.empty((len(wanted), self.shards[0].shape[1]), self.shards[0].dtype)
         first = 0
-        for shard, end, last in zip(self.shards, self.ends.tolist(), cuts, strict=True):
+        for i, (shard, end, last) in enumerate(zip(self.shards, self.ends.tolist(), cuts, strict=True)):
             if last > first:
-                found[order[first:last]] = shard[ascending[first:last] - (end - len(shard))]
+                places = ascending[first:last] - (end - len(shard))
+                if apart <= NEAR:
+                    self._ask_for(i, int(places[0]), int(places[-1]) + 1)
+                found[order[first:last]] = shard[places]
             first = last
         return found
 
     def scales(self) -> Float32[np.ndarray, " n"]:
         """Return the scale of every row; only coded rows have one."""
         assert self.code is not None, "float32 rows have no scales"
-        return np.concatenate([scales_of(shard) for shard in self.shards])
+        pieces = self.pieces(max(1, AHEAD // self.row_bytes))
+        return np.concatenate([scales_of(records).copy() for _, records in pieces])
 
     def chunks(self, numbers: int = CHUNK_NUMBERS) -> Iterator[tuple[int, Float32[np.ndarray, "c m"]]]:
         """Yield the position of its first row and the vectors of each chunk of about so many numbers, in order."""
         for start, rows in self.pieces(max(1, numbers // self.width)):
             yield start, rows if self.code is None else self.code.decode(rows)
 
-    def pieces(self, count: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the position of its first row and the next rows, at most so many, as they are stored, not copied."""
-        start = 0
-        for shard in self.shards:
-            for first in range(0, len(shard), count):
-                yield start + first, shard[first : first + count]
-            start += len(shard)
+    def pieces(self, count: int, start: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the position of its first row and the next rows, at most so many, as they are stored, not copied.
+
+        start: the position of the first row. What comes next is asked for before it is read.
+        """
+        ahead = max(1, AHEAD // self.row_bytes)
+        for i, (shard, end) in enumerate(zip(self.shards, self.ends.tolist(), strict=True)):
+            before = end - len(shard)
+            asked = max(0, start - before)
+            for first in range(asked, len(shard), count):
+                if asked < min(first + count + ahead, len(shard)):
+                    until = min(first + count + 2 * ahead, len(shard))
+                    self._ask_for(i, asked, until)
+                    asked = until
+                yield before + first, shard[first : first + count]
+
+    def _ask_for(self, i: int, first: int, end: int) -> None:
+        """Have the system read these rows of a shard, without waiting for them."""
+        if self.files and ADVISES:
+            _read_ahead(self.files[i], first * self.row_bytes, end * self.row_bytes)
 
 
 def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:
@@ -192,7 +219,13 @@ def open_store(objects: Objects, entry: VectorsEntry) -> VectorStore:
             f"the shards do not add up to the {entry.rows:,} rows of the manifest; rebuild the index"
         )
     code = _open_code(objects, entry)
-    store = VectorStore(tuple(_map(objects, shard, entry.width, code) for shard in entry.shards), entry.width, code)
+    row = _row_type(entry.width, code)
+    what = f"{entry.width:,} float32 numbers" if code is None else f"{code.row_bytes:,} bytes"
+    files = tuple(_mapped(objects, shard, row, what) for shard in entry.shards)
+    if ADVISES:
+        for file in files:
+            file.madvise(mmap.MADV_RANDOM)
+    store = VectorStore(tuple(_rows(file, row) for file in files), entry.width, code, files)
     if code is not None:
         sound = np.isfinite(store.scales()) & (store.scales() >= 0)
         if not sound.all():
@@ -208,10 +241,27 @@ def map_rows(objects: Objects, shard: ShardEntry, row: np.dtype[Any], what: str)
     Raises:
         CorruptIndexError: the file does not hold that many.
     """
+    return _rows(_mapped(objects, shard, row, what), row)
+
+
+def _mapped(objects: Objects, shard: ShardEntry, row: np.dtype[Any], what: str) -> mmap.mmap:
     path = objects.path(shard.object)
     if shard.object.bytes != row.itemsize * shard.rows:
         raise CorruptIndexError(f"{path} does not hold {shard.rows:,} rows of {what}; rebuild the index")
-    return np.memmap(path, dtype=row.base, mode="r", shape=(shard.rows, *row.shape)).view(np.ndarray)
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), shard.object.bytes, access=mmap.ACCESS_READ)
+
+
+def _rows(file: mmap.mmap, row: np.dtype[Any]) -> np.ndarray:
+    rows: np.ndarray = np.frombuffer(file, row.base).reshape(-1, *row.shape)
+    return rows
+
+
+def _read_ahead(file: mmap.mmap, first: int, end: int) -> None:
+    """Ask for some bytes of a file; of those in memory, a MiB takes 15 us."""
+    with suppress(OSError):  # the system is short of what it takes, and reads them when they are looked at
+        for start in range(first - first % mmap.PAGESIZE, end, AT_ONCE):
+            file.madvise(mmap.MADV_WILLNEED, start, min(AT_ONCE, end - start))
 
 
 def _row_bytes(width: int, code: Code | None) -> int:
@@ -230,7 +280,5 @@ def _open_code(objects: Objects, entry: VectorsEntry) -> Code | None:
     return code
 
 
-def _map(objects: Objects, shard: ShardEntry, width: int, code: Code | None) -> np.ndarray:
-    if code is None:
-        return map_rows(objects, shard, np.dtype((DTYPE, (width,))), f"{width:,} float32 numbers")
-    return map_rows(objects, shard, np.dtype((np.uint8, (code.row_bytes,))), f"{code.row_bytes:,} bytes")
+def _row_type(width: int, code: Code | None) -> np.dtype[Any]:
+    return np.dtype((DTYPE, (width,))) if code is None else np.dtype((np.uint8, (code.row_bytes,)))

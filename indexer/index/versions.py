@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 from pydantic import ValidationError
 
-from indexer.atomic import sync_folder, write_atomically
+from indexer.atomic import naming_full_disk, sync_folder, write_atomically
 from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError, UnknownVersionError
 from indexer.index.lock import writing_in
 from indexer.index.manifest import FORMAT, Manifest
@@ -61,13 +61,19 @@ def is_index(folder: Path) -> bool:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Refuse to build over a finished index.
+    """Refuse to build over a finished index, also over one that has lost which of its versions is active.
 
     Raises:
         BuildError: the folder holds one, or is a file.
     """
     if is_index(folder):
         raise BuildError(f"{str(folder)!r} already holds an index; build into another folder, or remove this one first")
+    known = version_names(folder)
+    if known:
+        raise BuildError(
+            f"{str(folder)!r} holds versions of an index, none of them active; {_why_unfinished(folder, known)}; or "
+            "build into another folder, or remove this one first"
+        )
     for place in (folder, *folder.resolve().parents):
         if place.exists() and not place.is_dir():
             raise BuildError(f"{str(place)!r} is a file; expected a folder to build the index in")
@@ -93,9 +99,10 @@ def activate(folder: Path, version: str) -> IndexVersion:
         UnknownIndexError: the folder holds no version at all.
         UnknownVersionError: there is no such version.
         CorruptIndexError: its manifest has changed, or an object is missing or cut off.
+        DiskFullError: the disk is full; the version that was active still is.
     """
     name = version_named(folder, version)
-    with writing_in(folder):
+    with writing_in(folder), naming_full_disk(folder, lambda: "nothing was changed: make room, and do it again"):
         opened = open_version(folder, name)
         _make_active(opened)
     return opened
@@ -131,7 +138,8 @@ def active_version(folder: Path) -> str:
     version = (folder / "active").read_bytes().decode("utf-8", "replace").strip()
     if version not in known and not (is_version_name(version) and manifest_path(folder, version).parent.is_dir()):
         raise CorruptIndexError(
-            f"{folder / 'active'} names version {version!r}, which does not exist; expected one of {known}"
+            f"{folder / 'active'} names version {version!r}, which does not exist; expected one of {known}: "
+            "make one the active one with `proponent versions activate`"
         )
     return version
 

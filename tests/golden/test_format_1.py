@@ -100,7 +100,8 @@ def test_a_new_index_of_the_same_task_is_of_the_same_format(tmp_path: Path) -> N
     assert new["vectors"].pop("code") is None and new["vectors"].pop("deleted") is None
     edited = ("parent", "edit", "card_version", "next_row")
     assert {name: new.pop(name) for name in edited} == dict.fromkeys(edited)
-    stage = ("prefix", "queries", "target", "recall")
+    assert new["search"].pop("target") == 0.99
+    stage = ("prefix", "queries", "recall")
     assert {name: new["search"].pop(name) for name in stage} == dict.fromkeys(stage)
     assert keys(new) == keys(old)
     for key in ("format", "method", "task", "checkpoints", "blocks", "sequential"):

@@ -10,6 +10,7 @@ from indexer.atomic import (
     TEMPORARY,
     make_folder,
     naming_full_disk,
+    remove,
     remove_temporary,
     sync_folder,
     write_atomically,
@@ -73,15 +74,27 @@ def test_every_new_folder_is_synced_in_the_one_that_it_is_in(tmp_path: Path, mon
 
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "objects" / ".new-table").mkdir(parents=True)
-    for name in ("kept", ".new-file", "objects/kept", "objects/.new-file", "objects/.new-table/.new-inner"):
+    """Where they write, and nowhere else."""
+    version = f"versions/{'0f' * 8}"
+    kept = {"kept", "objects/kept", "mine/.new-idea", "objects/mine/.new-idea", "versions/mine/.new-idea"}
+    left = {".new-file", "objects/.new-file", "objects/.new-table/.new-inner", "building/.new-file", "building/kept"}
+    left |= {"building/objects/.new-file", f"{version}/.new-file"}
+    for name in kept | left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     remove_temporary(tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
-        "kept",
-        "objects",
-        "objects/kept",
-    }
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == kept | {"building/kept"}
+    assert not (tmp_path / "objects" / ".new-table").exists()
+
+
+def test_a_link_is_removed_and_what_it_points_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    remove(tmp_path / "link")
+    assert (tmp_path / "folder" / "inner").is_dir() and not (tmp_path / "link").is_symlink()
+    remove(tmp_path / "folder")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

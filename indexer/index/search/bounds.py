@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from indexer.index.search.prefix import Prefix
 
 SEEDS = 2  # times k rows have their true products worked out; the k-th of these is hardly below that of all
-RISE = 8  # the threshold is worked out after the first chunk and whenever so many times as many have been read
+RISE = 8  # thresholds are worked out after the first chunk that counts, and after so many times as many
+MANY = 4000  # rows; where more are left, at the end too: to compare fewer takes less than to raise a threshold
 
 Products = Callable[[Int64[np.ndarray, " r"]], Float64[np.ndarray, " r"]]  # of the query with the rows at positions
 
@@ -29,20 +30,25 @@ def survivors(
     products: worked out of few rows only. rows: those that may be answered, None for all.
     """
     ends = (End(1, k), End(-1, k))
-    rise = 1
-    for read, chunk in enumerate(prefix.bounded(query), 1):
+    rise, read, last = 1, 0, 0
+    for chunk in prefix.bounded(query):
         if chunk.most < min(end.threshold for end in ends):
             break
         places = np.arange(chunk.first, chunk.first + len(chunk.estimates))
         estimates, slack = chunk.estimates, chunk.slack
         if rows is not None:
             allowed = np.flatnonzero(rows[prefix.positions(places)])
+            if not len(allowed):
+                continue
             places, estimates, slack = places[allowed], estimates[allowed], slack[allowed]
+        read += 1
         for end in ends:
             end.add(places, estimates, slack)
         if read == rise:
             _raise(ends, prefix, products)
-            rise *= RISE
+            rise, last = rise * RISE, read
+    if read > last and max(end.held for end in ends) > MANY:
+        _raise(ends, prefix, products)
     return ends
 
 
@@ -63,6 +69,11 @@ class End:
         self.threshold = -np.inf
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
+    @property
+    def held(self) -> int:
+        """Rows that were taken and could be among the first k when they were."""
+        return sum(len(places) for places, _, _ in self._parts)
+
     def add(
         self,
         places: Int64[np.ndarray, " c"],
@@ -71,7 +82,7 @@ class End:
     ) -> None:
         """Take rows, by their places, with estimates of their products that are within a slack."""
         upper = slack + estimates if self.sign > 0 else slack - estimates
-        hopeful = np.flatnonzero(upper >= self.threshold)
+        hopeful = np.flatnonzero(~(upper < self.threshold))  # what is no number may be anything
         self._parts.append((places[hopeful], self.sign * estimates[hopeful], upper[hopeful]))
 
     def learn(self, products: Float64[np.ndarray, " r"]) -> None:
@@ -88,7 +99,7 @@ class End:
         if not self._parts:
             return np.empty(0, np.int64), True
         places, signed, upper = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        hopeful = upper >= self.threshold
+        hopeful = ~(upper < self.threshold)
         places, signed = places[hopeful], signed[hopeful]
         if len(places) <= most:
             return places, True

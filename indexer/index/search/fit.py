@@ -8,7 +8,7 @@ queries, in both directions, and what it finds on the other half is kept beside 
 import numpy as np
 import safetensors
 import safetensors.numpy
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from indexer.errors import CorruptIndexError
 from indexer.index.manifest import RecallEntry, SearchEntry
@@ -18,6 +18,7 @@ from indexer.index.search.cascade import PrefixSearch
 from indexer.index.search.fit_prefix import fit_prefix
 from indexer.index.search.flat import FlatSearch
 from indexer.index.search.prefix import open_prefix
+from indexer.index.search.scan import longest_row
 from indexer.index.store import VectorStore
 
 FLAT_UP_TO = 20_000  # rows; a scan of so few takes 10 ms, and a filter that leaves no more is one anyway
@@ -25,6 +26,8 @@ WIDEST = 8192  # numbers of a vector: the directions of wider ones take minutes 
 WIDTHS = (128, 256, 512)  # of a prefix
 TARGET = 0.99  # recall of the first K in each direction
 K = 10
+OWN = 100  # rows that are queries where no other are
+LONGEST = 1e15  # norm; products of longer rows come near the end of float32, where no bound is good
 BATCH = 64  # queries that are compared with all rows together
 
 
@@ -33,24 +36,30 @@ def fit_search(
 ) -> SearchEntry:
     """Write what the search of these rows needs, and the queries; queries: held-out ones, None if there are none.
 
-    Where no prefix reaches the target all rows are scanned, however many they are.
+    Queries that are zero or not finite say nothing of a search and are left out. Without any, rows of the store itself,
+    evenly spaced, are the queries, and the recall is that of these. A single query tunes and reports.
+
+    Where no prefix reaches the target all rows are scanned, however many they are, and so where a row is too
+    long for bounds in float32.
     """
-    if queries is None or not len(queries):
-        tune = report = np.empty((0, store.width), np.float32)
-        kept = None
-    else:
-        queries = queries.astype(np.float32)
-        tune, report = queries[::2], queries[1::2]
-        kept = objects.add(safetensors.numpy.save({"queries": np.ascontiguousarray(queries)}))
+    kept = None
+    asked = np.empty((0, store.width), np.float32) if queries is None else _usable(queries)
+    if len(asked):
+        kept = objects.add(safetensors.numpy.save({"queries": np.ascontiguousarray(asked)}))
+    scanned = is_scanned(store) or longest_row(store) > LONGEST
+    if not len(asked) and not scanned:
+        positions = np.linspace(0, len(store) - 1, OWN).astype(np.int64)
+        asked = _usable(store.rows(positions))
+    tune, report = (asked, asked) if len(asked) == 1 else (asked[::2], asked[1::2])
     flat = FlatSearch(store)
-    for width in () if is_scanned(store) else sorted({min(width, store.width) for width in WIDTHS}):
+    for width in () if scanned or not len(asked) else sorted({min(width, store.width) for width in WIDTHS}):
         entry = fit_prefix(store, objects, width)
         search = PrefixSearch(store, open_prefix(objects, entry, store))
         tuned = measure_recall(search, flat, tune)
-        if tuned is None or min(tuned.proponents, tuned.opponents) >= target:
+        if tuned is not None and min(tuned.proponents, tuned.opponents) >= target:
             recall = measure_recall(search, flat, report)
             return SearchEntry(kind="prefix", prefix=entry, queries=kept, target=target, recall=recall)
-    return SearchEntry(kind="flat", queries=kept)
+    return SearchEntry(kind="flat", queries=kept, target=target)
 
 
 def is_scanned(store: VectorStore) -> bool:
@@ -84,12 +93,20 @@ def read_queries(objects: Objects, entry: SearchEntry, width: int) -> Float[np.n
         return None
     try:
         tensors = safetensors.numpy.load(objects.read(entry.queries, "queries of the search"))
-    except safetensors.SafetensorError as exc:
+    except (safetensors.SafetensorError, KeyError) as exc:  # KeyError: a dtype that NumPy lacks
         raise CorruptIndexError("the queries of the search are not safetensors; restore them from a copy") from exc
     queries = tensors.get("queries", np.empty(0))
     if len(tensors) != 1 or queries.ndim != 2 or queries.shape[1] != width or queries.dtype != np.float32:
         raise CorruptIndexError(f"the queries of the search: expected float32 of {width:,} columns; restore them")
+    if not np.isfinite(queries).all():
+        raise CorruptIndexError("the queries of the search hold NaN or infinity; restore them from a copy")
     return queries
+
+
+def _usable(queries: Float[np.ndarray, "q m"]) -> Float32[np.ndarray, "u m"]:
+    with np.errstate(over="ignore"):
+        found = queries.astype(np.float32)
+    return found[np.isfinite(found).all(axis=1) & found.any(axis=1)]
 
 
 def _share(found: list[int], true: list[int]) -> float:

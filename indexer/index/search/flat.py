@@ -3,31 +3,25 @@
 opponents(q) are the proponents of -q: both signs go into FAISS's heaps as one batch, so that nothing is ever sorted out
 of the far end of a result. FAISS pads what it does not find with id -1; padding never leaves this file.
 
-Rows stay where the store maps them, and a chunk that fits the cache is read at a time; rows that may not be answered
-are not read at all. Of coded rows only the levels are unpacked: steps go to the query, and scales to the products
-(`indexer.index.code`). So products come from NumPy and FAISS keeps the best of them; ``faiss.knn`` would want rows that
-are scaled already, which costs as much as to unpack them, and multiplies once for each sign.
+Scores are made in float32 (`indexer.index.search.scan`), and candidates are all rows that can be among the first k for
+what float32 can err.
 """
-
-from collections.abc import Iterator
 
 import faiss
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from indexer.errors import QuestionError
 from indexer.index.search.candidates import Candidates, View
+from indexer.index.search.scan import Scan, Some, scaled
 from indexer.index.store import VectorStore
 
 MOST_TIES = 4096  # a query whose gradient is zero ties with every row: beyond so many, ties are cut by position
 MARGIN = 8  # candidates beyond k, so that float32 rounding in the search cannot push a row out of the top k
-CHUNK_NUMBERS = (
-    2**19
-)  # 2 MiB of float32: fewer calls than smaller chunks, and still in the cache; twice as much is not faster
-
-FEW = 4  # queries that are multiplied without BLAS
-
-Some = Int64[np.ndarray, " r"] | None  # ascending positions of the rows that may be answered; None for all
+ROUNDING = 2.0**-24  # of float32, relative
+TINY = np.finfo(np.float32).tiny  # nothing that float32 loses below its smallest normal number adds up to as much
+SPARE = 4  # times what is kept is held before it is cut, so that it is not sorted for every chunk
+HIDDEN = 2.0**-75  # what a sum of squares in float32 can hide, as a norm, for each number
 
 
 class FlatSearch:
@@ -39,14 +33,7 @@ class FlatSearch:
     def __init__(
         self, store: VectorStore, norms: Float[np.ndarray, " n"] | None = None, longest: float | None = None
     ) -> None:
-        assert norms is None or len(norms) == len(store), "a norm for every row"
-        self._store = store
-        self._norms = norms
-        scales = None if store.code is None else store.scales()
-        self._factors: dict[View, np.ndarray | None] = {"dot": scales}
-        if norms is not None:
-            self._factors["normalised"] = _over(norms, scales)
-        self._longest: dict[View, float] = {} if longest is None else {"dot": longest}
+        self._scan = Scan(store, norms, longest)
 
     def search(
         self,
@@ -59,131 +46,138 @@ class FlatSearch:
         return self.among(queries, k, view, None if rows is None or rows.all() else np.flatnonzero(rows))
 
     def among(
-        self, queries: Float[np.ndarray, "q m"], k: int, view: View = "dot", positions: Some = None
+        self,
+        queries: Float[np.ndarray, "q m"],
+        k: int,
+        view: View = "dot",
+        positions: Some = None,
+        longest: float | None = None,
     ) -> list[Candidates]:
-        """Return candidates among the rows at some positions.
+        """Return candidates among the rows at some positions; longest: a norm that none of them exceeds, if known.
+
+        A query that holds NaN or infinity has none, and none of its answers is exhaustive.
 
         Raises:
             QuestionError: the view is normalised, and there are no norms.
         """
-        if view not in self._factors:
+        if view != "dot" and not self._scan.has_norms:
             raise QuestionError(
                 "this index has no norms of gradients, which the normalised view divides by; ask for the view 'dot'"
             )
-        k = min(k, self._count(positions))
+        k = min(k, self._scan.count(positions))
         if k == 0:
             return [Candidates([], [], exhaustive=True) for _ in queries]
-        found = self._fetch(queries, k, MARGIN, view, positions)
-        narrow = [i for i, candidates in enumerate(found) if not candidates.exhaustive]
-        if narrow:
-            wider = self._fetch(queries[narrow], k, MOST_TIES, view, positions)
-            for i, candidates in zip(narrow, wider, strict=True):
-                found[i] = candidates
+        queries = scaled(queries)
+        found = [Candidates([], [], exhaustive=False)] * len(queries)
+        asked = np.flatnonzero(np.isfinite(queries).all(axis=1))
+        if len(asked):
+            longest = self._scan.longest_row(view) if longest is None or view != "dot" else longest
+            for i, one in zip(asked.tolist(), self._found(queries[asked], k, view, positions, longest), strict=True):
+                found[i] = one
         return found
 
-    def _count(self, positions: Some) -> int:
-        return len(self._store) if positions is None else len(positions)
+    def _found(self, queries: np.ndarray, k: int, view: View, positions: Some, longest: float) -> list[Candidates]:
+        """Fetch a few more than k of each direction; of queries for which these may not be all, what can be more."""
+        heap, finite = self._fetch(queries, k, view, positions)
+        error = np.tile(self._error(queries), 2) * (longest + HIDDEN * self._scan.width**0.5) + TINY
+        with np.errstate(invalid="ignore"):  # an infinite score within an infinite error says nothing
+            clear = heap.D[:, -1] + error < heap.D[:, k - 1] - error
+        whole = clear | (heap.D.shape[1] == self._scan.count(positions))
+        whole &= np.tile(finite, 2)
+        found = [row[row >= 0].tolist() for row in heap.I]
+        half = len(queries)
+        narrow = np.flatnonzero(~(whole[:half] & whole[half:]))
+        if len(narrow):
+            both = np.concatenate([narrow, half + narrow])
+            least = self._least(heap, both, k, view, np.tile(self._error(queries), 2)[both])
+            wider = self._reaching(queries[narrow], k, view, positions, least)
+        else:
+            wider = []
+        candidates = [Candidates(*ends, exhaustive=True) for ends in zip(found[:half], found[half:], strict=True)]
+        for i, one in zip(narrow.tolist(), wider, strict=True):
+            candidates[i] = one
+        return candidates
 
-    def _fetch(self, queries: np.ndarray, k: int, more: int, view: View, positions: Some) -> list[Candidates]:
-        """Fetch so many more than k of each direction, and keep those that float32 can have pushed out of the top k.
+    def _error(self, queries: Float64[np.ndarray, "q m"]) -> Float64[np.ndarray, " q"]:
+        """Return how far float32 is from the product of a query with a row of norm 1.
 
-        The error of an inner product of m terms is about sqrt(m) roundings of |q| |x|. A query has all its candidates
-        if its last score is below its k-th by more than that.
+        An inner product of m terms errs by about sqrt(m) roundings of |q| |x|, and at most by m of them, over the 8
+        sums or more that are kept side by side.
         """
-        count = self._count(positions)
-        fetch = min(k + more, count)
-        heap = faiss.ResultHeap(2 * len(queries), fetch, keep_max=True)
-        for places, scores in self._scores(queries, view, positions):
+        width = self._scan.width
+        found: np.ndarray = max(4 * width**0.5, width / 8) * ROUNDING * np.linalg.norm(queries, axis=1)
+        return found
+
+    def _fetch(
+        self, queries: np.ndarray, k: int, view: View, positions: Some
+    ) -> tuple[faiss.ResultHeap, Bool[np.ndarray, " q"]]:
+        """Fetch the best of each direction, proponents of all queries first, and say whose scores are all finite."""
+        heap = faiss.ResultHeap(2 * len(queries), min(k + MARGIN, self._scan.count(positions)), keep_max=True)
+        finite = np.ones(len(queries), bool)
+        for places, _, scores in self._scan.scores(queries, view, positions):
+            finite &= np.isfinite(scores).all(axis=1)
             both = np.concatenate([scores, -scores])
             heap.add_result(both, np.broadcast_to(places, both.shape))
         heap.finalize()
-        lengths = np.linalg.norm(queries, axis=1)
-        error = np.tile(4 * self._store.width**0.5 * 2.0**-24 * lengths * self._longest_row(view), 2)
-        threshold = heap.D[:, k - 1] - error
-        whole = (heap.D[:, -1] < threshold) | (fetch == count)
-        keep = np.maximum(k + MARGIN, (heap.D >= threshold[:, None]).sum(axis=1))
-        found = [[p for p in row[:last].tolist() if p >= 0] for row, last in zip(heap.I, keep, strict=True)]
-        half = len(queries)
-        both_whole = whole[:half] & whole[half:]
-        ends = zip(found[:half], found[half:], both_whole.tolist(), strict=True)
-        return [Candidates(proponents, opponents, exhaustive) for proponents, opponents, exhaustive in ends]
+        return heap, finite
 
-    def _scores(
-        self, queries: np.ndarray, view: View, positions: Some
-    ) -> Iterator[tuple[Int64[np.ndarray, " c"], Float32[np.ndarray, "q c"]]]:
-        factors = self._factors[view]
-        for places, scores in self._products(queries, positions):
-            if factors is not None:
-                scores *= factors[places]
-            yield places, scores
+    def _least(
+        self, heap: faiss.ResultHeap, ends: np.ndarray, k: int, view: View, errors: np.ndarray
+    ) -> Float64[np.ndarray, " e"]:
+        """Return a score that k rows surely have in each of some directions, each within the error of its length."""
+        places, scores = heap.I[ends], heap.D[ends].astype(np.float64)
+        places, missing = np.maximum(places, 0), places < 0
+        lengths = self._scan.lengths_at(places, view)
+        with np.errstate(invalid="ignore"):  # an infinite score within an infinite error says nothing
+            lower = scores - errors[:, None] * lengths - TINY
+        lower[missing | ~np.isfinite(lower)] = -np.inf
+        found: np.ndarray = np.partition(lower, -k, axis=1)[:, -k]
+        return found
 
-    def _products(
-        self, queries: np.ndarray, positions: Some
-    ) -> Iterator[tuple[Int64[np.ndarray, " c"], Float32[np.ndarray, "q c"]]]:
-        """Yield products of queries with rows, a chunk at a time; with coded rows before they are scaled."""
-        code = self._store.code
-        if code is None:
-            queries = np.ascontiguousarray(queries, dtype=np.float32)
-            for places, rows in self._chunks(positions, max(1, CHUNK_NUMBERS // self._store.width)):
-                yield places, products(queries, rows)
-            return
-        weights, offsets = code.fold(queries)
-        stored = weights.shape[1]
-        levels = np.empty((min(self._count(positions), CHUNK_NUMBERS // max(1, stored) + 1), stored), np.float32)
-        for places, records in self._chunks(positions, len(levels)):
-            yield places, products(weights, code.levels(records, levels)) + offsets
-
-    def _chunks(self, positions: Some, count: int) -> Iterator[tuple[Int64[np.ndarray, " c"], np.ndarray]]:
-        """Yield positions and the rows there, at most so many at a time, as they are stored."""
-        if positions is None:
-            for start, rows in self._store.pieces(count):
-                yield np.arange(start, start + len(rows)), rows
-            return
-        for first in range(0, len(positions), count):
-            places = positions[first : first + count]
-            yield places, self._store.stored(places)
-
-    def _longest_row(self, view: View) -> float:
-        """Return the norm of the longest row in a view, found once."""
-        if view not in self._longest:
-            over = None if view == "dot" or self._norms is None else _over(self._norms, None)
-            self._longest[view] = longest_row(self._store, over)
-        return self._longest[view]
+    def _reaching(
+        self, queries: np.ndarray, k: int, view: View, positions: Some, least: Float64[np.ndarray, " e"]
+    ) -> list[Candidates]:
+        """Return all rows that can have at least such scores, each within the error of its own length, best first."""
+        most, half = k + MOST_TIES, len(queries)
+        best = [Best(most) for _ in least]
+        errors = self._error(queries)[:, None]
+        for places, rows, scores in self._scan.scores(queries, view, positions):
+            slack = errors * self._scan.lengths(places, rows, view) + TINY
+            for i, end in enumerate(best):
+                signed = scores[i] if i < half else -scores[i - half]
+                with np.errstate(invalid="ignore"):
+                    out = signed + slack[i % half] < least[i]
+                end.add(places[~out], signed[~out])
+        ends = [end.first() for end in best]
+        exhaustive = [one and other for (_, one), (_, other) in zip(ends[:half], ends[half:], strict=True)]
+        found = zip(ends[:half], ends[half:], exhaustive, strict=True)
+        return [Candidates(one, other, whole) for (one, _), (other, _), whole in found]
 
 
-def longest_row(store: VectorStore, factors: Float32[np.ndarray, " n"] | None = None, first: int = 0) -> float:
-    """Return the norm of the longest row from a position on, each times its factor; 0 where there is none."""
-    longest = 0.0
-    for start, rows in store.pieces(max(1, CHUNK_NUMBERS // store.width)):
-        if start + len(rows) > first:
-            values = rows if store.code is None else store.code.values(rows)
-            lengths = np.sqrt(np.einsum("cm,cm->c", values, values))
-            lengths *= 1 if factors is None else factors[start : start + len(rows)]
-            longest = max(longest, float(lengths.max()))
-    return longest
+class Best:
+    """The best rows of those that are given, by score and then by position: at most so many."""
 
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places = np.empty(0, np.int64)
+        self._scores = np.empty(0, np.float32)
+        self._all = True
 
-def products(queries: Float32[np.ndarray, "q s"], rows: Float32[np.ndarray, "c s"]) -> Float32[np.ndarray, "q c"]:
-    """Return all products; of few queries by FAISS's kernel, as BLAS's threads would wait for those of the gradients.
+    def add(self, places: Int64[np.ndarray, " c"], scores: Float32[np.ndarray, " c"]) -> None:
+        """Take rows, at positions that ascend from call to call."""
+        if len(places):
+            self._places = np.concatenate([self._places, places])
+            self._scores = np.concatenate([self._scores, scores])
+            if len(self._places) > SPARE * self._most:
+                self._cut()
 
-    One question of the demo on two cores: 16 ms with both pools of threads, 5 ms with one. The kernel takes a third of
-    the time of ``np.einsum`` (measured at 808 numbers a row).
-    """
-    if len(queries) > FEW:
-        product: np.ndarray = queries @ rows.T
-        return product
-    count, width = rows.shape
-    queries, rows = np.ascontiguousarray(queries), np.ascontiguousarray(rows)
-    found = np.empty((len(queries), count), np.float32)
-    for query, out in zip(queries, found, strict=True):
-        pointers = (faiss.swig_ptr(array) for array in (out, query, rows))
-        faiss.fvec_inner_products_ny(*pointers, width, count)  # type: ignore[attr-defined]  # FAISS's stubs forget it
-    return found
+    def first(self) -> tuple[list[int], bool]:
+        """Return positions, best first, and whether they are of all rows that were given."""
+        self._cut()
+        return self._places.tolist(), self._all
 
-
-def _over(norms: np.ndarray, scales: np.ndarray | None) -> Float32[np.ndarray, " n"]:
-    """Return scales, or 1, over norms; 0 where a norm is 0 or too small for float32 to divide by."""
-    numerator = 1.0 if scales is None else scales.astype(np.float64)
-    usable = norms >= np.finfo(np.float32).tiny
-    quotients: np.ndarray = np.divide(numerator, norms, out=np.zeros(len(norms)), where=usable, dtype=np.float64)
-    return quotients.astype(np.float32)
+    def _cut(self) -> None:
+        order = np.lexsort((self._places, -self._scores))
+        self._all &= len(order) <= self._most
+        kept = order[: self._most]
+        self._places, self._scores = self._places[kept], self._scores[kept]

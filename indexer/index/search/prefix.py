@@ -24,12 +24,13 @@ from indexer.errors import CorruptIndexError
 from indexer.index.code import SCALE_BYTES, scales_of
 from indexer.index.manifest import PrefixEntry, ShardEntry
 from indexer.index.objects import Objects
-from indexer.index.search.flat import products
+from indexer.index.search.scan import products
 from indexer.index.store import VectorStore, map_rows, open_store
 
 SIDES = np.dtype([("position", "<u4"), ("norm", "<f4"), ("rest", "<f4"), ("error", "<f4")])  # |x|, |r| and |e| of a row
 CHUNK_NUMBERS = 2**18  # 1 MiB of float32: with larger chunks more is read than has to be, smaller ones are more calls
 ROUNDING = 2.0**-24  # of float32, relative
+TINY = np.finfo(np.float32).tiny  # nothing that float32 loses below its smallest normal number adds up to as much
 HIDDEN = 1e-6  # of a norm: what |x|^2 - |y|^2 in float64 can hide of |r|
 ORTHONORMAL = 1e-9  # V'V in float64 errs by about 1e-13; the bounds carry more than this
 
@@ -63,6 +64,10 @@ class Prefix:
     def longest(self) -> float:
         """A norm that none of the rows exceeds."""
         return float(self.sides["norm"][0])
+
+    def longest_of(self, places: Int64[np.ndarray, " r"]) -> float:
+        """Return the same for the rows at some ascending places; 0 where there is none."""
+        return float(self.sides["norm"][places[0]]) if len(places) else 0.0
 
     def positions(self, places: Int64[np.ndarray, " r"]) -> Int64[np.ndarray, " r"]:
         """Return the positions of the rows at some places in the order of the prefix."""
@@ -99,6 +104,10 @@ class Prefix:
             slack = np.float32(inside) * sides["error"]
             slack += np.float32(outside) * sides["rest"]
             slack += rounding * sides["norm"]
+            slack += TINY
+            lost = ~np.isfinite(estimates)
+            if lost.any():
+                estimates[lost], slack[lost] = 0, np.inf
             yield Bounded(first, length * float(sides["norm"][0]) * (1 + 4 * ROUNDING), estimates, slack)
 
 
@@ -126,7 +135,7 @@ def open_prefix(objects: Objects, entry: PrefixEntry, store: VectorStore) -> Pre
 def _read_rotation(data: bytes, shape: tuple[int, int]) -> Float64[np.ndarray, "m p"]:
     try:
         tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as exc:
+    except (safetensors.SafetensorError, KeyError) as exc:  # KeyError: a dtype that NumPy lacks
         raise CorruptIndexError("the rotation of the search is not safetensors; rebuild the search") from exc
     found = {name: (str(tensor.dtype), tensor.shape) for name, tensor in tensors.items()}
     expected = {"rotation": ("float64", shape)}

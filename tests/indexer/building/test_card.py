@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from torch.utils.data import TensorDataset
 
 from indexer import Ask, BuildSpec, Task, build
 from indexer.building import card as module
-from indexer.building.card import NO_CARD, affordable_queries, card_queries, query_vectors
+from indexer.building.card import NO_CARD, affordable_queries, card_queries, planned_queries, query_vectors
 from indexer.checkpoints.folder import open_run
 from indexer.checkpoints.weights import read_weights
 from indexer.gradients.memory import held_bytes
 from indexer.index.card import CardEntry
 from indexer.index.versions import IndexVersion
+from indexer.methods.method import Method
 from indexer.task import Examples, read_rows
 from tests.chosen import chosen
 from tests.reference import exact_scores, top_k
@@ -60,14 +62,17 @@ def test_no_more_are_asked_about_than_there_are(task: Task) -> None:
     assert found is not None and len(found) == 3
 
 
-def test_fewer_are_asked_about_where_their_scores_would_fill_the_memory(
+def test_fewer_are_planned_where_their_scores_would_fill_the_memory(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "affordable_queries", lambda *_: 50)
+    method = create_autospec(Method, instance=True)  # asked for memory alone, which there is enough of
     monkeypatch.setattr(module, "SCORES_BYTES", 7 * 300 * 8 + 5)
-    found = card_queries(task, 50)
-    assert found is not None and len(found) == 7
+    assert planned_queries(method, task, 50) == 7
     monkeypatch.setattr(module, "SCORES_BYTES", 300 * 8 - 1)
-    assert card_queries(task, 50) is None
+    assert planned_queries(method, task, 50) == 0
+    found = card_queries(task, 50)
+    assert found is not None and len(found) == 50  # whose scores nobody holds
 
 
 def test_nothing_is_asked_where_nobody_wants_it_or_a_row_is_alone(task: Task) -> None:

@@ -121,7 +121,7 @@ def test_the_plan_is_the_last_to_go(journal: Journal, monkeypatch: pytest.Monkey
 
 def test_a_plan_of_another_version_is_no_torn_one(journal: Journal) -> None:
     """What was begun is not begun anew without a word, because a record has other fields."""
-    document = {"after": "", "record": {"journal": 2}}
+    document = {"after": "", "record": {"journal": 1}}
     write_atomically(journal.folder / "plan.json", orjson.dumps({"seal": _seal(document), **document}))
     with pytest.raises(
         BuildError, match="was begun by another version of Proponent; go on with that one, or begin ane"

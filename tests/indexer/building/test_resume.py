@@ -8,59 +8,29 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from indexer import BuildSpec, Task, build
 from indexer.building.begin import begin
-from indexer.building.journal import Journal, PlanRecord
+from indexer.building.journal import PlanRecord
 from indexer.building.resume import refuse_other
-from indexer.errors import BuildError, TaskError
-from indexer.index.lock import writing_in
+from indexer.errors import BuildError
 from indexer.index.versions import is_index
 from indexer.methods.tracin import TracIn
 from indexer.task import read_rows
-from tests.micro import BATCH, ROWS, micro_run, micro_spec, micro_task
+from tests.micro import BATCH, ROWS, micro_model, micro_spec
+from tests.stopped import stop
 from tests.tiny import cross_entropy
 
 Told = list[tuple[str, int, int]]
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three shards, of a batch each."""
-    monkeypatch.setattr("indexer.building.plan.SHARD_BATCHES", 1)
-
-
-@pytest.fixture(scope="module")
-def micro() -> Task:
-    return micro_task()
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return micro_run(tmp_path_factory.mktemp("micro") / "run")
-
-
-@pytest.fixture
-def spec(checkpoints: Path) -> BuildSpec:
-    return micro_spec(checkpoints, card_queries=1)
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture(scope="module")
 def record(micro: Task, checkpoints: Path) -> PlanRecord:
     return begin(micro, micro_spec(checkpoints, card_queries=1), None).record
-
-
-def stop(task: Task, spec: BuildSpec, folder: Path, rows: int = 2 * BATCH + 1) -> None:
-    """Build until the pass is past so many rows."""
-
-    def dies(stage: str, done: int, total: int) -> None:
-        if stage == "vectors" and done >= rows:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build(task, spec, folder, dies)
-    assert Journal(folder).plan() is not None
 
 
 def test_finished_shards_and_bases_are_not_made_again(
@@ -78,7 +48,7 @@ def test_finished_shards_and_bases_are_not_made_again(
     monkeypatch.setattr("indexer.methods.tracin_kind.fit_pca", None)
     told: Told = []
     found = build(micro, spec, tmp_path / "index", lambda *stage: told.append(stage))
-    assert passed == [ROWS - 2 * BATCH]
+    assert passed == [BATCH, ROWS - 2 * BATCH]  # the first is compared with what is stored
     assert told == [
         ("checking", 4, 8),
         ("checking", 8, 8),
@@ -213,44 +183,30 @@ def test_changed_data_is_refused(micro: Task, checkpoints: Path, tmp_path: Path)
         build(asked, spec, tmp_path / "pca")
 
 
-def test_a_build_that_was_stopped_before_its_fit_leaves_nothing(micro: Task, spec: BuildSpec, tmp_path: Path) -> None:
-    def dies(stage: str, done: int, total: int) -> None:
-        raise TaskError("at once")
-
-    with pytest.raises(TaskError, match="at once"):
-        build(micro, spec, tmp_path / "index", dies)
-    assert list(tmp_path.iterdir()) == []
+def frozen() -> nn.Module:
+    """[b, 1, 2, 2] -> [b, 3], its bias not trained."""
+    model = micro_model()
+    model.get_parameter("1.bias").requires_grad_(False)
+    return model
 
 
-def test_two_builds_in_one_folder_exclude_each_other(micro: Task, spec: BuildSpec, tmp_path: Path) -> None:
-    def meanwhile(stage: str, done: int, total: int) -> None:
-        if (stage, done) != ("vectors", 8):
-            return
-        with pytest.raises(BuildError, match=r"another build or edit is at work in '.*index'; wait for it"):
-            build(micro, spec, tmp_path / "index")
-
-    assert is_index(build(micro, spec, tmp_path / "index", meanwhile).folder)
-    with writing_in(tmp_path / "other"), pytest.raises(BuildError, match="another build or edit is at work in"):
-        build(micro, spec, tmp_path / "other")
+def twice_as_steep(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The values of the loss, and another gradient."""
+    found = cross_entropy(outputs, targets)
+    return 2 * found - found.detach()
 
 
-def test_a_build_that_was_stopped_at_its_very_end_is_ended_by_the_same_command(
-    micro: Task, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("projection", [{"name": "pca"}, {"name": "rank1", "numbers": 4, "seed": 0}])
+def test_other_gradients_of_the_same_outputs_are_refused(
+    micro: Task, spec: BuildSpec, tmp_path: Path, projection: dict[str, Any]
 ) -> None:
-    folder = tmp_path / "index"
-    with monkeypatch.context() as patch:
-        patch.setattr("indexer.building.build._log", stop_here)
-        with pytest.raises(KeyboardInterrupt):
-            build(micro, spec, folder)
-    assert is_index(folder) and (folder / "building").is_dir()
-    ended = build(micro, spec, folder)
-    ended.check_sizes()
-    assert not (folder / "building").exists()
-    with pytest.raises(BuildError, match="already holds an index"):
-        build(micro, spec, folder)
-    with pytest.raises(BuildError, match="already holds an index"):
-        build(micro, spec, folder, restart=True)
-
-
-def stop_here(*arguments: object) -> None:
-    raise KeyboardInterrupt
+    coded = None if projection["name"] == "rank1" else spec.bytes_per_example
+    plain = replace(spec, projection=projection, bytes_per_example=coded)
+    stop(micro, plain, tmp_path / "index")
+    with pytest.raises(
+        BuildError, match=r"the list of parameter blocks was of 2, and is of 1 now|of parameter block 1"
+    ):
+        build(replace(micro, model=frozen), plain, tmp_path / "index")
+    with pytest.raises(BuildError, match=r"the gradients of rows 0 to 3 of task\.train are others than in .*--restart"):
+        build(replace(micro, loss=twice_as_steep), plain, tmp_path / "index")
+    assert is_index(build(micro, plain, tmp_path / "index").folder)

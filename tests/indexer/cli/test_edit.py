@@ -1,5 +1,6 @@
 """The commands that make new versions: what they say of the index, and how to go back."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_an_index_is_edited_from_the_command_line(command: Command, folder: Path
     assert len(examples(folder).listing("train", start=0, count=400)) == 299
 
 
+def test_the_way_back_can_be_pasted_whatever_the_folder_is_called(command: Command, folder: Path) -> None:
+    moved = folder.rename(folder.parent / "my index")
+    before = open_version(moved)
+    last = command("delete", moved, "--ids", "17").stdout.splitlines()[-1]
+    assert last == f"go back: proponent versions activate '{moved}' {before.version}"
+    command(*shlex.split(last.removeprefix("go back: proponent ")))
+    assert open_version(moved) == before
+
+
 def test_labels_come_from_options_and_from_a_file(
     command: Command, folder: Path, task: Task, task_file: str, tmp_path: Path
 ) -> None:
@@ -74,6 +84,11 @@ def test_refusals_leave_the_index_as_it_is(command: Command, folder: Path, task_
         (("delete", folder), BuildError, "name the training examples with --ids"),
         (("delete", folder, "--ids", "300"), UnknownExampleError, "1 of 1 ids are of no training example"),
         (("append", folder, "--task", task_file), BuildError, "task.train has 300 rows, and index 'tiny' has taken in"),
+        (
+            ("append", folder, "--task", task_file, "--rows", "0-9999999999"),
+            BuildError,
+            "expected rows from 0 to 299 of task.train, found 9999999999",
+        ),
         (("relabel", folder, "--task", task_file), BuildError, "name new labels with --label 17=5"),
         (("compact", folder), BuildError, "there is nothing to compact"),
         (("rebuild-search", folder), BuildError, "there is nothing to rebuild"),

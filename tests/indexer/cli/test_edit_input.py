@@ -14,15 +14,21 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_rows_are_numbers_and_ranges() -> None:
-    assert parse_rows("10-12,31") == [10, 11, 12, 31]
-    assert parse_rows(" 7 , 0-0") == [7, 0]
+    assert parse_rows("10-12,31", 32) == [10, 11, 12, 31]
+    assert parse_rows(" 7 , 0-0, 6-7", 8) == [0, 6, 7]
 
 
 @pytest.mark.parametrize("option", ["", "3,", "5-3", "-3", "3-", "1-2-3", "a", "1.5", "²"])
 def test_other_rows_are_refused(option: str) -> None:
     with pytest.raises(BuildError, match="expected whole numbers and ranges, as in '10-20,31'") as exc:
-        parse_rows(option)
+        parse_rows(option, 10)
     assert str(exc.value).startswith(f"--rows {option!r}")
+
+
+@pytest.mark.parametrize("last", ["10", "9999999999", "9" * 5000])
+def test_rows_that_there_are_not_are_refused_before_they_are_counted_out(last: str) -> None:
+    with pytest.raises(BuildError, match=f"expected rows from 0 to 9 of task.train, found {last}$"):
+        parse_rows(f"0-{last}", 10)
 
 
 def test_ids_are_an_option_or_a_file(file: Path) -> None:

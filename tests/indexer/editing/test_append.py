@@ -59,9 +59,9 @@ def test_what_was_deleted_comes_back_only_when_it_is_named(folder: Path) -> None
 
 
 def test_rows_are_taken_once_and_in_order(folder: Path) -> None:
-    version = append(folder, small_task(), [20, 15, 20])
+    version = append(folder, small_task(), [13, 12, 13])
     examples = Ask.open(folder, small_task()).index.examples
-    assert [(e.id, e.position, e.row) for e in examples.at([12, 13])] == [("15", 12, 15), ("20", 13, 20)]
+    assert [(e.id, e.position, e.row) for e in examples.at([12, 13])] == [("12", 12, 12), ("13", 13, 13)]
     assert version.manifest.rows == BUILT + 2
 
 
@@ -72,6 +72,11 @@ def test_rows_are_taken_once_and_in_order(folder: Path) -> None:
         ([12, 30], r"append: expected rows from 0 to 29 of task.train, found 30"),
         ([-1, 12], r"append: expected rows from 0 to 29 of task.train, found -1"),
         ([], r"append: expected numbers of rows, found none"),
+        ([13], r"append: row 12 of task\.train were never in index 'index', and come before row 13; append those as w"),
+        (
+            [12, 13, 20],
+            r"append: rows 14 to 19 of task\.train were never in index 'index', and come before row 20; app",
+        ),
     ],
 )
 def test_rows_that_cannot_be_appended_are_refused(folder: Path, rows: list[int], message: str) -> None:

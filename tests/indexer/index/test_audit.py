@@ -114,6 +114,31 @@ def test_a_missing_manifest_of_the_active_version_is_found(versions: list[IndexV
     }
 
 
+def test_a_manifest_that_another_version_was_made_from_is_missed(versions: list[IndexVersion]) -> None:
+    first = versions[0]
+    path = first.folder / "versions" / first.version / "manifest.json"
+    path.unlink()
+    [(role, fault)] = faults(audit(first.folder)).items()
+    assert role == f"manifest of {first.version}" and fault.startswith(f"{path} is missing; restore it from a copy")
+    path.parent.rmdir()  # as pruning does
+    assert faults(audit(first.folder)) == {}
+
+
+def test_a_folder_of_no_version_is_spare(versions: list[IndexVersion]) -> None:
+    folder = versions[0].folder
+    (folder / "versions" / ("0" * 16)).mkdir()
+    (folder / "versions" / "mine").mkdir()
+    found = audit(folder)
+    assert (faults(found), found.unreferenced) == ({}, (folder / "versions" / ("0" * 16),))
+
+
+@pytest.mark.parametrize("more", ["", " \n", "\n\n"])
+def test_an_active_file_that_is_read_all_the_same_has_changed(versions: list[IndexVersion], more: str) -> None:
+    active = versions[1].version
+    (versions[0].folder / "active").write_text(f"{active}{more}")
+    assert faults(audit(versions[0].folder)) == {"active": f"has changed; expected {active!r} and a line's end"}
+
+
 @pytest.mark.parametrize("data", [b"0123456789abcdef\n", b"", b"\xff"])
 def test_an_active_version_that_is_none_is_found(versions: list[IndexVersion], data: bytes) -> None:
     (versions[0].folder / "active").write_bytes(data)

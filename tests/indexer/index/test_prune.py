@@ -172,13 +172,15 @@ def test_what_does_not_exist_cannot_be_kept(versions: list[IndexVersion]) -> Non
     assert versions_of(versions[0].folder) == versions
 
 
-def test_an_unfinished_build_keeps_its_files(versions: list[IndexVersion]) -> None:
-    (versions[0].folder / "building").mkdir()
-    with pytest.raises(
-        BuildError, match=r"building' is of a build that did not finish, .*; finish it with the same `pro"
-    ):
-        prune(versions[0].folder)
-    assert versions_of(versions[0].folder) == versions
+def test_the_journal_of_a_build_that_came_to_its_commit_goes(versions: list[IndexVersion]) -> None:
+    building = versions[0].folder / "building"
+    (building / "objects").mkdir(parents=True)
+    journal = [building / name for name in ("fit.json", "plan.json", "shard-00000.json", f"objects/{'0' * 64}")]
+    for path in journal:
+        path.write_bytes(b"1")
+    pruned = prune(versions[0].folder)
+    assert set(journal) <= set(pruned.files)
+    assert not building.exists() and versions_of(versions[0].folder) == [versions[3]]
 
 
 def test_nothing_is_pruned_while_another_process_writes(versions: list[IndexVersion]) -> None:

@@ -1,7 +1,6 @@
 """Versions: a manifest that proves itself, the active one, and refusals that name the file."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from indexer.errors import BuildError, CorruptIndexError, UnknownIndexError, UnknownVersionError
+from indexer.errors import BuildError, CorruptIndexError, DiskFullError, UnknownIndexError, UnknownVersionError
 from indexer.index.lock import writing_in
 from indexer.index.versions import (
     activate,
@@ -19,9 +18,8 @@ from indexer.index.versions import (
     open_version,
     refuse_existing,
     version_named,
-    version_names,
-    versions_of,
 )
+from tests.crashes import Stops, full
 from tests.edited import with_deleted
 
 
@@ -90,6 +88,27 @@ def test_a_finished_index_is_never_built_over(index_folder: Path) -> None:
         refuse_existing(index_folder)
 
 
+def test_versions_of_which_none_is_active_are_not_built_over(copy: Path) -> None:
+    known = open_version(copy).version
+    (copy / "active").unlink()
+    with pytest.raises(BuildError) as exc:
+        refuse_existing(copy)
+    assert str(exc.value) == (
+        f"{str(copy)!r} holds versions of an index, none of them active; make a version the active one with `proponent "
+        f"versions activate`: ['{known}']; or build into another folder, or remove this one first"
+    )
+
+
+def test_a_full_disk_leaves_the_active_version(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_version(copy)
+    second = with_deleted(copy, [0])
+    with monkeypatch.context() as patch:
+        Stops(1, full).install(patch)
+        with pytest.raises(DiskFullError, match=r"is full .*; nothing was changed: make room, and do it again"):
+            activate(copy, first.version)
+    assert open_version(copy) == second
+
+
 def test_a_file_is_no_place_for_an_index(tmp_path: Path) -> None:
     (tmp_path / "index").touch()
     with pytest.raises(BuildError, match="index' is a file; expected a folder to build the index in"):
@@ -100,8 +119,13 @@ def test_a_file_is_no_place_for_an_index(tmp_path: Path) -> None:
 def test_an_active_version_that_does_not_exist_is_refused(copy: Path, version: str) -> None:
     known = open_version(copy).version
     (copy / "active").write_bytes(version.encode("latin-1"))
-    with pytest.raises(CorruptIndexError, match=rf"active names version .*, which does not exist; .* \['{known}'\]"):
+    expected = (
+        rf"active names version .*, which does not exist; .* \['{known}'\]: make one the active one with `propone"
+    )
+    with pytest.raises(CorruptIndexError, match=expected):
         open_version(copy)
+    activate(copy, known)
+    assert open_version(copy).version == known
 
 
 def test_a_version_under_anothers_name_is_refused(copy: Path) -> None:
@@ -175,56 +199,6 @@ def test_digits_of_two_versions_name_neither(copy: Path) -> None:
     with pytest.raises(UnknownVersionError, match=f"has several versions '{known[:8]}'; expected one of"):
         version_named(copy, known[:8])
     assert version_named(copy, known[:9]) == known
-
-
-def test_versions_come_parents_first(copy: Path) -> None:
-    """Whatever their names are, and whenever their files were copied."""
-    chain = [open_version(copy), *(with_deleted(copy, list(range(count))) for count in range(1, 5))]
-    assert versions_of(copy) == chain
-    for age, version in enumerate(chain):
-        path = copy / "versions" / version.version / "manifest.json"
-        os.utime(path, (1e9 - age, 1e9 - age))
-    assert versions_of(copy) == chain
-
-
-def test_versions_of_one_parent_come_as_they_were_written(copy: Path) -> None:
-    first = open_version(copy)
-    children = [with_deleted(copy, [row], activate=False) for row in range(4)]
-    for age, version in enumerate(children):
-        os.utime(copy / "versions" / version.version / "manifest.json", (1e9 - age, 1e9 - age))
-    assert versions_of(copy) == [first, *children[::-1]]
-
-
-def test_a_version_that_cannot_be_read_hinders_no_other(copy: Path) -> None:
-    first = open_version(copy)
-    broken = with_deleted(copy, [0], activate=False)
-    third = with_deleted(copy, [1], activate=False)
-    path = copy / "versions" / broken.version / "manifest.json"
-    path.write_bytes(path.read_bytes()[:-1])
-    assert versions_of(copy) == [first, third]
-    assert version_names(copy) == sorted(version.version for version in (first, broken, third))
-    assert open_version(copy) == first
-    for ask in (open_version, activate):
-        with pytest.raises(CorruptIndexError, match=f"the bytes of {path} have changed since it was built"):
-            ask(copy, broken.version)
-
-
-def test_a_folder_without_a_manifest_is_no_version(copy: Path) -> None:
-    """A writer was killed before its commit."""
-    first = open_version(copy)
-    (copy / "versions" / ("0" * 16)).mkdir()
-    (copy / "versions" / ("0" * 16) / ".new-x").touch()
-    assert version_names(copy) == [first.version]
-    assert versions_of(copy) == [first]
-
-
-def test_an_empty_folder_has_no_versions(tmp_path: Path) -> None:
-    assert versions_of(tmp_path) == []
-    assert version_names(tmp_path) == []
-    for ask in (activate, version_named, open_version):
-        with pytest.raises(UnknownIndexError, match="holds no finished index; build one with `proponent build`"):
-            ask(tmp_path / "none", "abcd")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_version_is_made_active_and_back(copy: Path) -> None:

@@ -105,3 +105,21 @@ def test_of_too_many_those_that_look_best_are_left_and_that_is_said(sign: int, b
 def test_nothing_is_left_of_nothing() -> None:
     places, all_of_them = End(1, 3).left(10)
     assert (places.tolist(), all_of_them) == ([], True)
+
+
+def test_masked_chunks_do_not_keep_thresholds_down(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = heavy_vectors(rng, 3000, 20)
+    prefix = fitted_prefix(sharded(rows, 600), tmp_path, 16)
+    monkeypatch.setattr(prefix_module, "CHUNK_NUMBERS", 16 * 100)
+    mask = np.ones(3000, bool)
+    mask[prefix.positions(np.arange(1000))] = False
+    assert all(10 <= len(left) < 400 for left in left_by(prefix, rows, rng.standard_normal(20), 10, mask))
+
+
+def test_what_is_no_number_may_be_anything() -> None:
+    end = taken(End(1, 1))
+    end.learn(np.array([9.0]))
+    end.add(np.array([3]), np.array([np.nan], np.float32), np.array([np.inf], np.float32))
+    assert end.left(10)[0].tolist() == [3]

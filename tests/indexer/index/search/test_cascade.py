@@ -99,6 +99,7 @@ def test_opponents_are_the_proponents_of_the_negated_query(tmp_path: Path, rng: 
 def test_few_rows_are_scanned(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cascade, "EXACT_BELOW", 30)
     monkeypatch.setattr(cascade, "MOST", 5)
+    monkeypatch.setattr(cascade, "SCANNED", 0)
     search = prefix_search(sharded(np.ones((100, 3), np.float32), 100), tmp_path, 2)
     for count, exhaustive in ((30, True), (31, False)):
         [found] = search.search(np.ones((1, 3)), 2, rows=np.arange(100) < count)
@@ -110,6 +111,7 @@ def test_more_ties_than_are_compared_are_cut_and_said(
     tmp_path: Path, query: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cascade, "MOST", 20)
+    monkeypatch.setattr(cascade, "SCANNED", 0)
     search = prefix_search(sharded(np.ones((100, 3), np.float32), 100), tmp_path, 2)
     [found] = search.search(query[None], 5)
     assert len(found.proponents) == len(set(found.proponents)) >= 5
@@ -138,3 +140,23 @@ def test_without_norms_there_is_no_normalised_view(tmp_path: Path, rng: np.rando
     search = prefix_search(sharded(heavy_vectors(rng, 30, 6), 30), tmp_path, 3)
     with pytest.raises(QuestionError, match="this index has no norms of gradients"):
         search.search(np.ones((1, 6)), 1, "normalised")
+
+
+def test_where_bounds_leave_too_many_of_few_rows_these_are_scanned(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade, "MOST", 20)
+    rows = rng.standard_normal((500, 16)).astype(np.float32)
+    check(prefix_search(sharded(rows, 200), tmp_path, 1), rows, rng.standard_normal(16), 10)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1e-44, 1e30])
+def test_the_length_of_a_query_makes_no_difference(tmp_path: Path, rng: np.random.Generator, length: float) -> None:
+    search = prefix_search(sharded(heavy_vectors(rng, ROWS, WIDTH), 512), tmp_path, 8)
+    query = rng.standard_normal((1, WIDTH))
+    assert search.search(query * length, 10) == search.search(query, 10)
+
+
+def test_a_query_that_is_no_number_has_no_candidates_and_that_is_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    search = prefix_search(sharded(heavy_vectors(rng, 300, 6), 300), tmp_path, 3)
+    assert search.search(np.full((1, 6), np.nan), 3) == [Candidates([], [], exhaustive=False)]

@@ -66,9 +66,12 @@ def test_few_rows_or_wide_ones_are_scanned(tmp_path: Path, rows: int, width: int
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("none", [None, np.empty((0, WIDTH))])
-def test_without_queries_nothing_is_measured(tmp_path: Path, store: VectorStore, none: np.ndarray | None) -> None:
+def test_without_queries_rows_of_the_store_are_asked_about(
+    tmp_path: Path, store: VectorStore, none: np.ndarray | None
+) -> None:
     entry = fit_search(store, none, Objects(tmp_path))
-    assert (entry.kind, entry.queries, entry.recall) == ("prefix", None, None)
+    assert (entry.kind, entry.queries, entry.target) == ("prefix", None, fit.TARGET)
+    assert entry.recall is not None and entry.recall.queries == fit.OWN // 2
 
 
 @pytest.mark.usefixtures("small")
@@ -133,3 +136,41 @@ def test_queries_that_are_none_are_refused(tmp_path: Path, data: bytes) -> None:
     objects = Objects(tmp_path)
     with pytest.raises(CorruptIndexError, match=r"the queries of the search.*restore them"):
         read_queries(objects, SearchEntry(kind="flat", queries=objects.add(data)), WIDTH)
+
+
+@pytest.mark.usefixtures("small")
+def test_queries_that_say_nothing_are_left_out(tmp_path: Path, store: VectorStore, queries: np.ndarray) -> None:
+    objects, some = Objects(tmp_path), queries.copy()
+    some[0], some[1], some[2, 3] = 0, np.nan, np.inf
+    found = read_queries(objects, fit_search(store, some, objects), WIDTH)
+    assert found is not None and found.tobytes() == queries[3:].tobytes()
+    assert fit_search(store, some[:3], objects).queries is None
+
+
+@pytest.mark.usefixtures("small")
+def test_a_single_query_tunes_and_reports(tmp_path: Path, store: VectorStore, queries: np.ndarray) -> None:
+    entry = fit_search(store, queries[:1], Objects(tmp_path))
+    assert entry.kind == "prefix" and entry.recall is not None and entry.recall.queries == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_that_are_too_long_for_bounds_are_scanned(tmp_path: Path, rng: np.random.Generator) -> None:
+    rows = heavy_vectors(rng, COUNT, WIDTH)
+    rows[7] = 2e38
+    entry = fit_search(sharded(rows, 128), None, Objects(tmp_path), target=0.9)
+    assert (entry.kind, entry.target) == ("flat", 0.9)
+
+
+def test_stored_queries_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    objects = Objects(tmp_path)
+    data = safetensors.numpy.save({"queries": np.full((2, WIDTH), np.nan, np.float32)})
+    with pytest.raises(CorruptIndexError, match="hold NaN or infinity; restore them"):
+        read_queries(objects, SearchEntry(kind="flat", queries=objects.add(data)), WIDTH)
+
+
+def test_a_dtype_that_numpy_lacks_is_refused(tmp_path: Path) -> None:
+    header = b'{"queries":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}'
+    objects = Objects(tmp_path)
+    data = len(header).to_bytes(8, "little") + header + bytes(4)
+    with pytest.raises(CorruptIndexError, match="not safetensors"):
+        read_queries(objects, SearchEntry(kind="flat", queries=objects.add(data)), 2)

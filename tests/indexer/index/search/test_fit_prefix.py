@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.atomic import TEMPORARY
+from indexer.index.fit_code import coordinate_gains
 from indexer.index.objects import Objects
 from indexer.index.search import fit_prefix as module
 from indexer.index.search.fit_prefix import fit_prefix
@@ -61,3 +63,38 @@ def test_rows_without_or_with_one_direction_have_a_prefix(tmp_path: Path, rows: 
     [chunk] = prefix.bounded(np.ones(4))
     assert np.all(np.abs(rows[0].sum() - chunk.estimates) <= chunk.slack)
     assert len(chunk.estimates) == 50
+
+
+@pytest.mark.parametrize(("block", "run", "size"), [(30, 50, 64), (7, 13, 300), (4096, 1, 41), (100, 300, 300)])
+def test_rows_sorted_in_runs_are_those_sorted_at_once(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block: int, run: int, size: int
+) -> None:
+    """At once: records and sides of all rows, in the order of their norms, ties by position."""
+    rows = heavy_vectors(rng, 300, 9)
+    rows[rng.integers(0, 300, 90)] = rows[5]
+    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "RUN", run)
+    objects = Objects(tmp_path)
+    prefix = fitted_prefix(sharded(rows, size), tmp_path, 4)
+    assert prefix.store.code is not None
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    order = np.argsort(-norms, kind="stable")
+    leading = rows[order].astype(np.float64) @ prefix.rotation
+    records = prefix.store.code.encode(leading, norms[order])
+    sides = module._sides(order, norms[order], leading, prefix.store.code.decode(records))
+    assert prefix.store.stored(np.arange(300)).tobytes() == records.tobytes()
+    assert prefix.sides.tobytes() == sides.tobytes()
+    assert all(not path.name.startswith(TEMPORARY) for path in objects.folder.iterdir())
+
+
+def test_a_sample_in_blocks_gives_the_code_of_a_sample_at_once(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = heavy_vectors(rng, 300, 9)
+    prefix = fitted_prefix(sharded(rows, 300), tmp_path / "once", 4)
+    sample = rows.astype(np.float64)
+    gains = coordinate_gains(sample @ prefix.rotation / np.linalg.norm(sample, axis=1)[:, None])
+    monkeypatch.setattr(module, "BLOCK", 30)
+    found = module._fit_code(sharded(rows, 64), np.arange(300), prefix.rotation, np.linalg.norm(sample, axis=1))
+    assert found.bits.tolist() == [8] * 4
+    assert np.allclose(found.step, gains.step8, rtol=1e-6, atol=0)  # float32

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from indexer.errors import QuestionError
 from indexer.index.code import Code
-from indexer.index.search import flat
+from indexer.index.search import scan
 from indexer.index.search.candidates import View
 from indexer.index.search.flat import MARGIN, MOST_TIES, FlatSearch
 from indexer.index.store import VectorStore
@@ -149,7 +149,7 @@ def test_shards_and_chunks_make_no_difference(
     rows, queries, k = problem
     shards = tuple(shard for shard in (rows[:cut], rows[cut:]) if len(shard))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flat, "CHUNK_NUMBERS", numbers)
+        patch.setattr(scan, "CHUNK_NUMBERS", numbers)
         apart = FlatSearch(VectorStore(shards, rows.shape[1])).search(queries, k)
     assert apart == FlatSearch(plain(rows)).search(queries, k)
 
@@ -162,7 +162,7 @@ def test_chunks_of_coded_rows_make_no_difference(
     code, shards, queries, k = problem
     store = VectorStore(shards, code.width, code)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flat, "CHUNK_NUMBERS", numbers)
+        patch.setattr(scan, "CHUNK_NUMBERS", numbers)
         apart = FlatSearch(store).search(queries, k)
     assert apart == FlatSearch(store).search(queries, k)
 
@@ -179,9 +179,9 @@ def test_one_query_with_ties_does_not_widen_the_others(rng: np.random.Generator)
     rows[:50] = 10  # longer than all others
     queries = np.stack([rows[0], np.zeros(5, np.float32), -rows[0]])
     first, zero, last = FlatSearch(plain(rows)).search(queries, 10)
-    assert [len(first.proponents), len(first.opponents)] == [50, 10 + MARGIN]
+    assert [len(first.proponents), len(first.opponents)] == [50, 10]
     assert [len(zero.proponents), len(zero.opponents)] == [200, 200]
-    assert [len(last.proponents), len(last.opponents)] == [10 + MARGIN, 50]
+    assert [len(last.proponents), len(last.opponents)] == [10, 50]
     assert first.exhaustive and zero.exhaustive and last.exhaustive
 
 
@@ -207,3 +207,36 @@ def test_rows_stay_where_they_are(rng: np.random.Generator) -> None:
     search = FlatSearch(plain(rows))
     rows[11] = 100
     assert search.search(np.ones((1, 3), np.float32), 1)[0].proponents[0] == 11
+
+
+def test_one_long_row_does_not_hide_that_the_others_are_all_found(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((6000, 16), dtype=np.float32)
+    rows[5] *= 1e8
+    query = rng.standard_normal((1, 16))
+    [found] = FlatSearch(plain(rows)).search(query, 10)
+    scores = rows.astype(np.float64) @ query[0]
+    assert found.exhaustive and len(found.proponents) < 100
+    assert brute_force(scores, 10) <= set(found.proponents) and brute_force(-scores, 10) <= set(found.opponents)
+
+
+@pytest.mark.parametrize("length", [1e-300, 1e-44, 1e-30, 1e30, 1e300])
+def test_the_length_of_a_query_makes_no_difference(rng: np.random.Generator, length: float) -> None:
+    rows, query = rng.standard_normal((300, 16), dtype=np.float32), rng.standard_normal((1, 16))
+    search = FlatSearch(plain(rows))
+    [found], [true] = search.search(query * length, 10), search.search(query, 10)
+    assert found == true
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_query_that_is_no_number_has_no_candidates_and_that_is_said(number: float) -> None:
+    first, second = FlatSearch(plain(np.eye(3, dtype=np.float32))).search(np.array([[number, 1, 1], [3, 2, 1]]), 1)
+    assert (first.proponents, first.opponents, first.exhaustive) == ([], [], False)
+    assert second.proponents[0] == 0 and second.exhaustive
+
+
+def test_rows_whose_scores_overflow_are_not_lost() -> None:
+    rows = np.ones((40, 4), np.float32)
+    rows[3] = 3e38, 3e38, -3e38, -3e38  # inf - inf in float32, 0 in truth
+    rows[4] = 3e38
+    [found] = FlatSearch(plain(rows)).search(np.ones((1, 4)), 2)
+    assert {3, 4} <= set(found.proponents) and 3 in found.opponents
