@@ -2,7 +2,7 @@
 
     disk      weights, vectors, bases, search, and the table of examples by the size of a small one; while it builds
               also the journal, and the table once more
-    memory    what the process has now, with the weights in it, and the most that fit, pass or card add to it
+    memory    what the process has now, with the weights in it, and the most that fit, pass, card or search add to it
 
 Both err upwards: a build that would not fit is refused before it starts. Time is `indexer.building.timing`'s.
 """
@@ -24,7 +24,7 @@ from indexer.building.examples import example_rows
 from indexer.building.journal import Journal
 from indexer.building.plan import PLANNED_ON, machine_memory, shards
 from indexer.building.progress import silent
-from indexer.building.search import search_bytes
+from indexer.building.search import search_bytes, search_memory
 from indexer.building.side import HASH_BYTES
 from indexer.errors import TooLargeError
 from indexer.gradients.memory import bytes_per_example
@@ -110,7 +110,12 @@ def estimate(beginning: Beginning, folder: Path, journal: Journal | None = None)
         disk_there=_bytes_in(folder),
         disk_free=shutil.disk_usage(_existing(folder)).free,
         memory=_resident()
-        + max(_fit_memory(beginning), _pass_memory(beginning, side), side + PAIR_BYTES * queries * rows),
+        + max(
+            _fit_memory(beginning),
+            _pass_memory(beginning, side),
+            side + PAIR_BYTES * queries * rows,
+            side + search_memory(rows, row_bytes),
+        ),
         machine=machine_memory(),
     )
 

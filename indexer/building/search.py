@@ -18,6 +18,8 @@ from indexer.task import Task
 QUERIES = 200  # half of them tune, the others say what was reached: 1,000 places of each direction
 ROW_SECONDS = 5e-5  # of a row in a fit, measured with a million
 FIT_SECONDS = 5.0  # of the directions of 1,500 numbers
+SQUARES = 5  # matrices of float64, width by width, that an eigendecomposition has at once
+ROW_BYTES = 32  # of the rows' norms, their order, and copies of both
 
 
 def fitted_search(
@@ -38,6 +40,11 @@ def search_bytes(rows: int, row_bytes: int) -> int:
         return 0
     width = min(4 * row_bytes, WIDEST)
     return rows * (SCALE_BYTES + WIDTHS[0] + SIDES.itemsize) + width * (8 * WIDTHS[0] + 4 * QUERIES)
+
+
+def search_memory(rows: int, row_bytes: int) -> int:
+    """Return about what the fit holds: products of all directions, eigenvectors, workspace; norms and order of rows."""
+    return 0 if rows <= FLAT_UP_TO else SQUARES * 8 * min(4 * row_bytes, WIDEST) ** 2 + ROW_BYTES * rows
 
 
 def search_seconds(rows: int, query_seconds: float) -> float:

@@ -56,4 +56,6 @@ def _scan(ask: Ask) -> search_flat.FlatSearch:
 def test_what_it_takes_grows_with_rows(built: IndexVersion) -> None:
     assert search.search_bytes(FLAT_UP_TO, 512) == search.search_seconds(FLAT_UP_TO, 0.02) == 0
     assert 148e6 < search.search_bytes(1_000_000, 512) < 160e6
+    assert search.search_memory(FLAT_UP_TO, 512) == 0
+    assert 180e6 < search.search_memory(1_000_000, 512) < 500e6  # a fit of a million rows of 1,505 numbers took 258e6
     assert 50 < search.search_seconds(1_000_000, 0.02) < 100
