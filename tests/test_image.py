@@ -111,6 +111,7 @@ def ask(port: int) -> dict[str, list[object]]:
         return found
 
 
+@pytest.mark.slow
 def test_what_is_copied_is_enough_to_make_and_serve_the_demo(tmp_path: Path) -> None:
     programs = str(Path(sys.executable).parent)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"

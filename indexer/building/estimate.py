@@ -254,7 +254,7 @@ def _bytes(count: int) -> str:
 def _duration(seconds: float) -> str:
     """Return seconds in the unit that people take.
 
-    >>> [_duration(seconds) for seconds in (0.4, 75, 130, 9000)]
+    >>> [_duration(seconds) for seconds in (0.4, 75.0, 130.0, 9000.0)]
     ['1 s', '75 s', '2 min', '2.5 h']
     """
     if seconds < 100:

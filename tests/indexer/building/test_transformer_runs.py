@@ -160,6 +160,7 @@ def test_a_tied_head_that_the_file_leaves_out_is_its_embedding(tmp_path: Path) -
     assert all(state[name].equal(tensor) for name, tensor in model.named_parameters())
 
 
+@pytest.mark.slow
 def test_adapters_become_an_answer_and_leave_the_base_out_of_the_index(tmp_path: Path) -> None:
     trained(with_adapter(classifier()), tmp_path / "run")
     assert all(checkpoint.adapter for checkpoint in open_run(tmp_path / "run").checkpoints)

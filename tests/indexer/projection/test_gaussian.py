@@ -45,6 +45,7 @@ def test_unbiased(small: SmallGradients) -> None:
     assert verdict.unbiased, verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [WrongVariance, SharedMatrix])
 def test_a_biased_projection_is_caught(small: SmallGradients, wrong: type[Gaussian]) -> None:
     verdict = measured(small, lambda seed: wrong(small.layout, D, seed), SEEDS)
