@@ -65,12 +65,22 @@ class Stops:
 
 def in_child(run: Callable[[], object]) -> int:
     """Run in a forked process, and return its exit status: 0 if the run ends, 1 if it raises."""
+    return status(forked(run))
+
+
+def forked(run: Callable[[], object]) -> int:
+    """Start a run in a process of its own and return its id."""
     child = os.fork()
     if child == 0:
-        status = 1
+        done = 1
         try:
             run()
-            status = 0
+            done = 0
         finally:
-            os._exit(status)
+            os._exit(done)
+    return child
+
+
+def status(child: int) -> int:
+    """Wait for a process, and return its exit status."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,10 +1,6 @@
 """The search of a build, fitted to its rows and tuned on examples of the test split, which no row was made from."""
 
-import numpy as np
-from jaxtyping import Float
-
-from indexer.building.card import card_queries
-from indexer.building.plan import batches
+from indexer.building.card import card_queries, query_vectors
 from indexer.building.progress import Progress
 from indexer.index.code import SCALE_BYTES
 from indexer.index.manifest import SearchEntry, VectorsEntry
@@ -25,10 +21,18 @@ ROW_BYTES = 32  # of the rows' norms, their order, and copies of both
 def fitted_search(
     task: Task, method: Method, vectors: VectorsEntry, objects: Objects, progress: Progress
 ) -> SearchEntry:
-    """Return the search of the stored rows; so few that all are scanned need no queries."""
+    """Return the search of the stored rows; so few that all are scanned need no queries.
+
+    Without a test split training examples are asked about.
+    """
     store = open_store(objects, vectors)
-    queries = None if is_scanned(store) else _queries(task, method, progress)
-    return fit_search(store, queries, objects)
+    asked = None if is_scanned(store) else card_queries(task, QUERIES)
+    progress("search", 0, 2)
+    queries = None if asked is None else query_vectors(method, asked)
+    progress("search", 1, 2)
+    found = fit_search(store, queries, objects)
+    progress("search", 2, 2)
+    return found
 
 
 def search_bytes(rows: int, row_bytes: int) -> int:
@@ -50,16 +54,3 @@ def search_memory(rows: int, row_bytes: int) -> int:
 def search_seconds(rows: int, query_seconds: float) -> float:
     """Return about how long the fit takes."""
     return 0.0 if rows <= FLAT_UP_TO else FIT_SECONDS + rows * ROW_SECONDS + QUERIES * query_seconds
-
-
-def _queries(task: Task, method: Method, progress: Progress) -> Float[np.ndarray, "q m"] | None:
-    """Return the vectors of examples at their own targets; without a test split, of training examples."""
-    asked = card_queries(task, QUERIES)
-    if asked is None:
-        return None
-    inputs, targets = asked.batch
-    made = []
-    for some in batches(len(asked), 1):  # one by one, as in a service
-        made.append(method.query_vectors((inputs[some], targets[some]))[0].float().cpu().numpy())
-        progress("search", some.stop, len(asked))
-    return np.concatenate(made)

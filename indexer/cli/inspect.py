@@ -162,9 +162,10 @@ def _search(entry: SearchEntry) -> str:
     found = entry.recall
     if found is None:
         return told
+    asked = "queries that it was not tuned on" if found.source == "held-out" else "of its own rows"
     return (
         f"{told}; recall@{found.k} {found.proponents:.3f} proponents, {found.opponents:.3f} opponents, "
-        f"{found.exhaustive:.0%} proved exact, over {found.queries:,} queries that it was not tuned on"
+        f"{found.exhaustive:.0%} proved exact, over {found.queries:,} {asked}"
     )
 
 

@@ -125,8 +125,10 @@ class PrefixEntry(_Frozen):
     sides: ObjectRef
 
 
-class RecallEntry(_Frozen):
+class SearchRecallEntry(_Frozen):
     """How much of the true first k of each direction a search proposed, over queries that it was not tuned on.
+
+    source: held-out queries, or rows of the index itself where it had none.
 
     exhaustive: the share of these queries for which it proved that nothing is missing.
     """
@@ -136,6 +138,7 @@ class RecallEntry(_Frozen):
     proponents: float = Field(ge=0, le=1)
     opponents: float = Field(ge=0, le=1)
     exhaustive: float = Field(ge=0, le=1)
+    source: Literal["held-out", "rows"] = "held-out"
 
 
 class SearchEntry(_Frozen):
@@ -149,7 +152,7 @@ class SearchEntry(_Frozen):
     prefix: PrefixEntry | None = None
     queries: ObjectRef | None = None
     target: float | None = Field(default=None, gt=0, le=1)
-    recall: RecallEntry | None = None
+    recall: SearchRecallEntry | None = None
 
     @model_validator(mode="after")
     def _prefix_by_its_kind(self) -> "SearchEntry":

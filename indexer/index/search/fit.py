@@ -11,7 +11,7 @@ import safetensors.numpy
 from jaxtyping import Float, Float32
 
 from indexer.errors import CorruptIndexError
-from indexer.index.manifest import RecallEntry, SearchEntry
+from indexer.index.manifest import SearchEntry, SearchRecallEntry
 from indexer.index.objects import Objects
 from indexer.index.search.candidates import Search
 from indexer.index.search.cascade import PrefixSearch
@@ -37,7 +37,7 @@ def fit_search(
     """Write what the search of these rows needs, and the queries; queries: held-out ones, None if there are none.
 
     Queries that are zero or not finite say nothing of a search and are left out. Without any, rows of the store itself,
-    evenly spaced, are the queries, and the recall is that of these. A single query tunes and reports.
+    evenly spaced, are the queries, and the recall says that it is of these. A single query tunes and reports.
 
     Where no prefix reaches the target all rows are scanned, however many they are, and so where a row is too
     long for bounds in float32.
@@ -58,6 +58,8 @@ def fit_search(
         tuned = measure_recall(search, flat, tune)
         if tuned is not None and min(tuned.proponents, tuned.opponents) >= target:
             recall = measure_recall(search, flat, report)
+            if recall is not None and kept is None:
+                recall = recall.model_copy(update={"source": "rows"})
             return SearchEntry(kind="prefix", prefix=entry, queries=kept, target=target, recall=recall)
     return SearchEntry(kind="flat", queries=kept, target=target)
 
@@ -67,14 +69,14 @@ def is_scanned(store: VectorStore) -> bool:
     return len(store) <= FLAT_UP_TO or store.width > WIDEST
 
 
-def measure_recall(search: Search, flat: FlatSearch, queries: Float[np.ndarray, "q m"]) -> RecallEntry | None:
+def measure_recall(search: Search, flat: FlatSearch, queries: Float[np.ndarray, "q m"]) -> SearchRecallEntry | None:
     """Return how much of the true first K a search proposes; None where there is no query to tell."""
     if not len(queries):
         return None
     found = search.search(queries, K)
     true = [one for first in range(0, len(queries), BATCH) for one in flat.search(queries[first : first + BATCH], K)]
     pairs = list(zip(found, true, strict=True))
-    return RecallEntry(
+    return SearchRecallEntry(
         k=K,
         queries=len(queries),
         proponents=float(np.mean([_share(one.proponents, other.proponents) for one, other in pairs])),

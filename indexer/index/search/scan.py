@@ -2,8 +2,8 @@
 
 Rows stay where the store maps them, and a chunk that fits the cache is read at a time; rows that may not be answered
 are not read at all. Of coded rows only the levels are unpacked: steps go to the query, and scales to the products
-(`indexer.index.code`). So products come from NumPy and FAISS keeps the best of them; ``faiss.knn`` would want rows that
-are scaled already, which costs as much as to unpack them, and multiplies once for each sign.
+(`indexer.index.code`). So products are made here and FAISS's heaps keep the best of them; ``faiss.knn`` would want rows
+that are scaled already, which costs as much as to unpack them, and multiplies once for each sign.
 """
 
 from collections.abc import Iterator

@@ -15,6 +15,7 @@ from indexer import BuildSpec, Task, build
 from indexer.building.progress import Progress, silent
 from indexer.errors import DiskFullError, TooLargeError
 from indexer.index.versions import IndexVersion, is_index
+from tests.crashes import forked, status
 from tests.tiny import tiny_task
 
 pytestmark = [
@@ -39,23 +40,6 @@ def again(run: Path) -> Again:
     """Give the one command."""
     task, spec = tiny_task(rows=160), BuildSpec(run, batch_size=8, card_queries=5)
     return lambda folder, progress=silent: build(task, spec, folder, progress)
-
-
-def forked(run: Callable[[], object]) -> int:
-    """Start a run in a process of its own and return its id."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            run()
-            status = 0
-        finally:
-            os._exit(status)
-    return child
-
-
-def status(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def objects_of(version: IndexVersion) -> dict[str, str]:

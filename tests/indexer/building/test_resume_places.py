@@ -1,5 +1,6 @@
 """The folder of a build: what is in it that is not the build's, who else is at work there, and how a build ends."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,18 @@ from indexer.index.versions import activate, is_index, open_version, versions_of
 from tests.stopped import stop
 
 pytestmark = pytest.mark.usefixtures("small_shards")
+
+
+def stop_at(name: str, run: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until a function is called, and no further."""
+
+    def stop_here(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(name, stop_here)
+        with pytest.raises(KeyboardInterrupt):
+            run()
 
 
 def test_a_folder_of_other_things_keeps_them(micro: Task, spec: BuildSpec, tmp_path: Path) -> None:
@@ -60,10 +73,7 @@ def test_a_build_that_was_stopped_between_its_manifest_and_its_end_is_ended(
     micro: Task, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "index"
-    with monkeypatch.context() as patch:
-        patch.setattr("indexer.index.versions._make_active", stop_here)
-        with pytest.raises(KeyboardInterrupt):
-            build(micro, spec, folder)
+    stop_at("indexer.index.versions._make_active", lambda: build(micro, spec, folder), monkeypatch)
     [before] = versions_of(folder)
     assert not is_index(folder)
     assert build(micro, spec, folder) == before
@@ -73,10 +83,7 @@ def test_the_log_does_not_say_built_where_it_was_edited_since(
     micro: Task, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "index"
-    with monkeypatch.context() as patch:
-        patch.setattr("indexer.building.build._log", stop_here)
-        with pytest.raises(KeyboardInterrupt):
-            build(micro, spec, folder)
+    stop_at("indexer.building.build._log", lambda: build(micro, spec, folder), monkeypatch)
     edited = delete(folder, ["3"])
     log = (folder / "log.jsonl").read_bytes()
     assert build(micro, spec, folder) == edited
@@ -116,10 +123,7 @@ def test_a_build_that_was_stopped_at_its_very_end_is_ended_by_the_same_command(
     micro: Task, spec: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "index"
-    with monkeypatch.context() as patch:
-        patch.setattr("indexer.building.build._log", stop_here)
-        with pytest.raises(KeyboardInterrupt):
-            build(micro, spec, folder)
+    stop_at("indexer.building.build._log", lambda: build(micro, spec, folder), monkeypatch)
     assert is_index(folder) and (folder / "building").is_dir()
     ended = build(micro, spec, folder)
     ended.check_sizes()
@@ -128,7 +132,3 @@ def test_a_build_that_was_stopped_at_its_very_end_is_ended_by_the_same_command(
         build(micro, spec, folder)
     with pytest.raises(BuildError, match="already holds an index"):
         build(micro, spec, folder, restart=True)
-
-
-def stop_here(*arguments: object) -> None:
-    raise KeyboardInterrupt

@@ -32,7 +32,7 @@ def test_more_rows_get_a_prefix_that_is_measured(built: IndexVersion) -> None:
     entry = built.manifest.search
     assert entry.kind == "prefix" and entry.prefix is not None and entry.recall is not None
     assert entry.prefix.vectors.rows == 300
-    assert (entry.target, entry.recall.k, entry.recall.queries) == (0.99, 10, 6)
+    assert (entry.target, entry.recall.k, entry.recall.queries, entry.recall.source) == (0.99, 10, 6, "held-out")
     assert entry.recall.proponents >= 0.99 and entry.recall.opponents >= 0.99
     queries = read_queries(built.objects, entry, built.manifest.vectors.width)
     assert queries is not None and len(queries) == 12

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from indexer.errors import CorruptIndexError
-from indexer.index.manifest import RecallEntry, SearchEntry
+from indexer.index.manifest import SearchEntry, SearchRecallEntry
 from indexer.index.objects import Objects
 from indexer.index.search import cascade, fit
 from indexer.index.search.candidates import Candidates, View
@@ -71,7 +71,7 @@ def test_without_queries_rows_of_the_store_are_asked_about(
 ) -> None:
     entry = fit_search(store, none, Objects(tmp_path))
     assert (entry.kind, entry.queries, entry.target) == ("prefix", None, fit.TARGET)
-    assert entry.recall is not None and entry.recall.queries == fit.OWN // 2
+    assert entry.recall is not None and (entry.recall.queries, entry.recall.source) == (fit.OWN // 2, "rows")
 
 
 @pytest.mark.usefixtures("small")
@@ -80,10 +80,10 @@ def test_a_prefix_that_finds_too_little_gives_way_to_a_wider_one_and_at_last_to_
 ) -> None:
     asked: list[int] = []
 
-    def recall(search: object, flat: object, queries: Sequence[object]) -> RecallEntry:
+    def recall(search: object, flat: object, queries: Sequence[object]) -> SearchRecallEntry:
         asked.append(len(queries))
         low = len(asked) < least
-        return RecallEntry(k=10, queries=1, proponents=1.0, opponents=0.5 if low else 1.0, exhaustive=0.0)
+        return SearchRecallEntry(k=10, queries=1, proponents=1.0, opponents=0.5 if low else 1.0, exhaustive=0.0)
 
     monkeypatch.setattr(fit, "measure_recall", recall)
     for least, width in ((1, 2), (2, 6), (3, WIDTH)):
