@@ -8,6 +8,7 @@ import pytest
 from indexer.errors import QuestionError
 from indexer.index.code import Code
 from indexer.index.search import cascade
+from indexer.index.search import prefix as prefix_module
 from indexer.index.search.candidates import Candidates
 from indexer.index.search.cascade import PrefixSearch
 from indexer.index.search.flat import MARGIN, FlatSearch
@@ -20,9 +21,10 @@ ROWS, WIDTH = 3000, 24
 
 @pytest.fixture(autouse=True)
 def no_scan_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even few rows go through the prefix, unless a test says otherwise."""
+    """Even few rows go through the prefix, unless a test says otherwise, and in many chunks: reading may stop early."""
     monkeypatch.setattr(cascade, "EXACT_BELOW", 0)
     monkeypatch.setattr(cascade, "SCARCE", 1)
+    monkeypatch.setattr(prefix_module, "CHUNK_NUMBERS", 8 * 100)
 
 
 def check(search: PrefixSearch, rows: np.ndarray, query: np.ndarray, k: int, mask: np.ndarray | None = None) -> None:
@@ -160,3 +162,11 @@ def test_the_length_of_a_query_makes_no_difference(tmp_path: Path, rng: np.rando
 def test_a_query_that_is_no_number_has_no_candidates_and_that_is_said(tmp_path: Path, rng: np.random.Generator) -> None:
     search = prefix_search(sharded(heavy_vectors(rng, 300, 6), 300), tmp_path, 3)
     assert search.search(np.full((1, 6), np.nan), 3) == [Candidates([], [], exhaustive=False)]
+
+
+def test_a_direction_that_is_done_does_not_end_the_other(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Every product is positive: proponents are the longest rows, read first, and opponents the shortest, read last."""
+    rows = np.abs(heavy_vectors(rng, ROWS, WIDTH))
+    search = prefix_search(sharded(rows, 512), tmp_path, WIDTH)
+    for query in np.abs(rng.standard_normal((3, WIDTH))):
+        check(search, rows, query, 10)

@@ -18,6 +18,7 @@ from indexer.index.store import VectorStore
 from tests.heavy import heavy_vectors, sharded
 
 COUNT, WIDTH = 400, 12
+HELD_OUT = {"source": "held-out"}
 
 
 @pytest.fixture
@@ -46,7 +47,14 @@ def test_many_rows_get_a_prefix_measured_on_the_other_half_of_the_queries(
     assert entry.kind == "prefix" and entry.prefix is not None and entry.recall is not None
     assert entry.prefix.vectors.width == 2
     assert entry.target == fit.TARGET
-    assert entry.recall.model_dump() == {"k": 10, "queries": 4, "proponents": 1, "opponents": 1, "exhaustive": 1}
+    assert entry.recall.model_dump() == {
+        "k": 10,
+        "queries": 4,
+        "proponents": 1,
+        "opponents": 1,
+        "exhaustive": 1,
+        **HELD_OUT,
+    }
 
 
 @pytest.mark.usefixtures("small")
@@ -113,7 +121,14 @@ def test_recall_is_the_share_of_the_first_ten_in_each_direction(store: VectorSto
     flat = FlatSearch(store)
     found = measure_recall(Forgetful(flat), flat, queries[:4])
     assert found is not None
-    assert found.model_dump() == {"k": 10, "queries": 4, "proponents": 0.5, "opponents": 0, "exhaustive": 0.25}
+    assert found.model_dump() == {
+        "k": 10,
+        "queries": 4,
+        "proponents": 0.5,
+        "opponents": 0,
+        "exhaustive": 0.25,
+        **HELD_OUT,
+    }
 
 
 def test_queries_are_kept_to_the_bit(tmp_path: Path, store: VectorStore, queries: np.ndarray) -> None:
