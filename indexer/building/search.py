@@ -26,8 +26,10 @@ def fitted_search(
     Without a test split training examples are asked about.
     """
     store = open_store(objects, vectors)
-    asked = None if is_scanned(store) else card_queries(task, QUERIES)
+    if is_scanned(store):
+        return fit_search(store, None, objects)
     progress("search", 0, 2)
+    asked = card_queries(task, QUERIES)
     queries = None if asked is None else query_vectors(method, asked)
     progress("search", 1, 2)
     found = fit_search(store, queries, objects)

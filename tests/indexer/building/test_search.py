@@ -20,7 +20,10 @@ def built(task: Task, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("indexer.index.search.fit.FLAT_UP_TO", 100)
     monkeypatch.setattr("indexer.index.search.cascade.EXACT_BELOW", 5)
     monkeypatch.setattr(search, "QUERIES", 12)
-    return build(task, BuildSpec(run, projection=PCA, batch_size=64, card_queries=0), tmp_path / "many")
+    spec, told = BuildSpec(run, projection=PCA, batch_size=64, card_queries=0), []
+    version = build(task, spec, tmp_path / "many", lambda *stage: told.append(stage))
+    assert [stage for stage in told if stage[0] == "search"] == [("search", done, 2) for done in range(3)]
+    return version
 
 
 def test_few_rows_are_scanned_and_need_no_file(index_folder: Path, ask: Ask) -> None:
